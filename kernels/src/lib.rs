@@ -1,0 +1,1 @@
+//! The compute kernels of ferrotape: slices and dimensions in, slices out.

@@ -1,0 +1,173 @@
+//! One error type for everything that can fail at run time: files, data, checkpoints,
+//! specifications and training runs.
+//!
+//! A wrong shape inside a forward pass is a programming error and panics (see `DESIGN.md`);
+//! everything that depends on the outside world returns [`Result`]. Each variant names the thing
+//! that failed and says what was expected, so that printing it is enough to act on it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of every fallible function of the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Anything that can go wrong outside of pure computation.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation on a file or directory.
+    Io {
+        /// What was being done, as a verb phrase: "open", "write", "sync".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
+    /// A data file is not what it should be.
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: DataFault,
+    },
+    /// A setting, specification or argument has a value that cannot work.
+    Config {
+        /// The setting's name as the user wrote it.
+        name: String,
+        /// Why the value is refused and what would be accepted.
+        reason: String,
+    },
+    /// A model does not fit its input.
+    Shape {
+        /// The operation that refused its operands.
+        op: &'static str,
+        /// The shapes and what was expected.
+        reason: String,
+    },
+}
+
+/// What is wrong with a data file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DataFault {
+    /// The first bytes are not those of the expected format.
+    BadMagic {
+        /// What the format begins with.
+        expected: &'static str,
+        /// The bytes found.
+        found: [u8; 4],
+    },
+    /// The file ends early.
+    Truncated {
+        /// Bytes the header promises.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// The file goes on after its declared end.
+    TrailingBytes {
+        /// How many bytes too many.
+        extra: u64,
+    },
+    /// The file describes more than this reader is willing to allocate.
+    TooLarge {
+        /// Bytes the header asks for.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Two files that belong together hold different numbers of examples.
+    CountMismatch {
+        /// Number of images.
+        images: usize,
+        /// Number of labels.
+        labels: usize,
+    },
+    /// A label is not smaller than the number of classes.
+    LabelOutOfRange {
+        /// Position of the label in the file, from 0.
+        index: usize,
+        /// The label.
+        label: usize,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// The compressed stream is damaged.
+    BadCompression {
+        /// The decoder's message.
+        message: String,
+    },
+    /// Anything else, in words.
+    Other {
+        /// What is wrong and what was expected.
+        message: String,
+    },
+}
+
+impl Error {
+    /// Wraps a system error with what was being done to which path.
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Error::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    /// A fault of the data file at `path`.
+    pub fn data(path: impl AsRef<Path>, fault: DataFault) -> Self {
+        Error::Data { path: path.as_ref().to_owned(), fault }
+    }
+
+    /// A setting called `name` that cannot work, and why.
+    pub fn config(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Config { name: name.into(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { action, path, source } => {
+                write!(f, "cannot {action} {}: {source}", path.display())
+            }
+            Error::Data { path, fault } => write!(f, "{}: {fault}", path.display()),
+            Error::Config { name, reason } => write!(f, "{name}: {reason}"),
+            Error::Shape { op, reason } => write!(f, "{op}: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for DataFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DataFault::BadMagic { expected, found } => {
+                write!(f, "wrong magic {found:02x?}: expected {expected}")
+            }
+            DataFault::Truncated { expected, found } => {
+                write!(f, "truncated: {found} bytes where the header promises {expected}")
+            }
+            DataFault::TrailingBytes { extra } => {
+                write!(f, "{extra} bytes after the declared end of the file")
+            }
+            DataFault::TooLarge { bytes, limit } => {
+                write!(f, "header asks for {bytes} bytes, over the limit of {limit}")
+            }
+            DataFault::CountMismatch { images, labels } => {
+                write!(f, "{images} images but {labels} labels: the files do not belong together")
+            }
+            DataFault::LabelOutOfRange { index, label, classes } => {
+                write!(f, "label {label} of example {index} is not below the {classes} classes")
+            }
+            DataFault::BadCompression { message } => write!(f, "damaged gzip stream: {message}"),
+            DataFault::Other { message } => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

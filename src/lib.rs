@@ -1,0 +1,6 @@
+//! Ferrotape: a pure-Rust deep learning engine.
+#![forbid(unsafe_code)]
+
+pub mod error;
+
+pub use error::{Error, Result};
