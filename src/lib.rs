@@ -2,5 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod ops;
+pub mod params;
+pub mod rng;
+pub mod tape;
+pub mod tensor;
 
 pub use error::{Error, Result};
+pub use params::{Init, ParamId, Params};
+pub use tape::{Gradients, Graph, Mode, Tape, Var};
+pub use tensor::{Shape, Tensor};

@@ -1,0 +1,45 @@
+//! What a backward pass leaves behind.
+
+use super::{Tape, Var};
+use crate::params::{ParamId, Params};
+
+/// The gradients of one step, in the tape's own buffers. An optimizer reads
+/// [`Gradients::flat`]; the next [`Graph`](super::Graph) on the same tape may begin once this
+/// value is gone.
+pub struct Gradients<'t> {
+    tape: &'t mut Tape,
+    step: u32,
+}
+
+impl<'t> Gradients<'t> {
+    pub(super) fn new(tape: &'t mut Tape, step: u32) -> Self {
+        Gradients { tape, step }
+    }
+
+    /// The gradient of every parameter, in the layout of [`Params::flat`]. Parameters that the
+    /// loss does not depend on have zeros.
+    pub fn flat(&self) -> &[f32] {
+        &self.tape.param_grads
+    }
+
+    /// The gradients, to change them before the update (clipping, averaging over workers).
+    pub fn flat_mut(&mut self) -> &mut [f32] {
+        &mut self.tape.param_grads
+    }
+
+    /// The gradient of one parameter of the store this step ran with.
+    pub fn param(&self, params: &Params, id: ParamId) -> &[f32] {
+        &self.tape.param_grads[params.range(id)]
+    }
+
+    /// The gradient of any value of the step, or `None` if none reached it.
+    ///
+    /// # Panics
+    /// If `var` comes from another step.
+    #[track_caller]
+    pub fn wrt(&self, var: Var) -> Option<&[f32]> {
+        assert_eq!(var.step, self.step, "a Var belongs to the step that made it");
+        let root = self.tape.root(var.index as usize);
+        self.tape.grad_written[root].then(|| self.tape.grads[root].as_slice())
+    }
+}
