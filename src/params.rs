@@ -159,7 +159,8 @@ impl Params {
 
     /// The values of a parameter as an `ndarray` view.
     pub fn view(&self, id: ParamId) -> ArrayViewD<'_, f32> {
-        ArrayViewD::from_shape(IxDyn(&self.shape(id)), self.get(id)).expect("entries fit the buffer")
+        ArrayViewD::from_shape(IxDyn(&self.shape(id)), self.get(id))
+            .expect("entries fit the buffer")
     }
 
     /// A copy of a parameter.

@@ -155,7 +155,8 @@ impl Tensor {
 impl From<ArrayD<f32>> for Tensor {
     /// Copies only if the array is not already in standard layout.
     fn from(array: ArrayD<f32>) -> Self {
-        let compact = array.is_standard_layout() && array.len() == array.as_slice().map_or(0, <[f32]>::len);
+        let compact =
+            array.is_standard_layout() && array.len() == array.as_slice().map_or(0, <[f32]>::len);
         let shape = Shape::new(array.shape());
         if compact {
             let (data, offset) = array.into_raw_vec_and_offset();

@@ -52,7 +52,13 @@ impl Graph<'_, '_> {
     /// # Panics
     /// If the shapes do not fit.
     #[track_caller]
-    pub fn conv2d(&mut self, x: Var, weight: Var, bias: Option<Var>, options: Conv2dOptions) -> Var {
+    pub fn conv2d(
+        &mut self,
+        x: Var,
+        weight: Var,
+        bias: Option<Var>,
+        options: Conv2dOptions,
+    ) -> Var {
         match bias {
             Some(bias) => self.apply(Conv2d(options), &[x, weight, bias]),
             None => self.apply(Conv2d(options), &[x, weight]),
@@ -80,7 +86,9 @@ impl Op for Conv2d {
     fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, String> {
         let Conv2dOptions { stride, padding, dilation, groups } = self.0;
         let ([n, c, h, w], [o, c_group, kh, kw]) = (&*inputs[0], &*inputs[1]) else {
-            return Err("expected an image [n, c, h, w] and a weight [o, c / groups, kh, kw]".into());
+            return Err(
+                "expected an image [n, c, h, w] and a weight [o, c / groups, kh, kw]".into()
+            );
         };
         let positive = groups * stride[0] * stride[1] * dilation[0] * dilation[1] * kh * kw;
         if positive == 0 {
@@ -145,7 +153,11 @@ mod tests {
             ([2, 1, 8, 8], [6, 1, 5, 5], plain),
             ([1, 2, 7, 9], [3, 2, 3, 2], Conv2dOptions { padding: [1, 2], ..plain }),
             ([2, 3, 9, 8], [2, 3, 3, 3], Conv2dOptions { stride: [2, 3], ..plain }),
-            ([1, 2, 9, 9], [2, 2, 3, 3], Conv2dOptions { dilation: [2, 1], padding: [1, 1], ..plain }),
+            (
+                [1, 2, 9, 9],
+                [2, 2, 3, 3],
+                Conv2dOptions { dilation: [2, 1], padding: [1, 1], ..plain },
+            ),
             ([2, 4, 5, 5], [6, 2, 3, 3], Conv2dOptions { groups: 2, padding: [1, 1], ..plain }),
             ([2, 3, 6, 6], [3, 1, 3, 3], Conv2dOptions { groups: 3, stride: [2, 2], ..plain }),
         ];

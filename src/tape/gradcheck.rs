@@ -88,7 +88,8 @@ pub fn gradcheck_with(
 
     for direction in 0..DIRECTIONS {
         let mut stream = Stream::new(direction, Purpose::User(0), 0, 0);
-        let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| stream.uniform(-1.0, 1.0)).collect() };
+        let mut draw =
+            |n: usize| -> Vec<f32> { (0..n).map(|_| stream.uniform(-1.0, 1.0)).collect() };
         let upstream = draw(outputs);
         let along: Vec<Vec<f32>> = inputs.iter().map(|input| draw(input.data().len())).collect();
 
@@ -131,7 +132,8 @@ pub fn gradcheck_with(
 
 /// The inner product, and the sum of the magnitudes of its terms, in `f64`.
 fn dot(a: &[f32], b: &[f32]) -> (f64, f64) {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).fold((0.0, 0.0), |(s, m), t| {
-        (s + t, m + t.abs())
-    })
+    a.iter()
+        .zip(b)
+        .map(|(&a, &b)| f64::from(a) * f64::from(b))
+        .fold((0.0, 0.0), |(s, m), t| (s + t, m + t.abs()))
 }

@@ -123,14 +123,7 @@ impl<'t, 'p> Graph<'t, 'p> {
     ) -> Var {
         let end = self.tape.operands.len() as u32;
         let requires_grad = requires_grad && self.mode == Mode::Train;
-        self.push(Node {
-            name,
-            shape,
-            source,
-            operands: end..end,
-            op: None,
-            requires_grad,
-        })
+        self.push(Node { name, shape, source, operands: end..end, op: None, requires_grad })
     }
 
     fn push(&mut self, node: Node) -> Var {
@@ -228,14 +221,7 @@ impl<'t, 'p> Graph<'t, 'p> {
         self.tape.operands.push(index as u32);
         let requires_grad = self.tape.nodes[index].requires_grad;
         let source = Source::Alias(self.tape.root(index) as u32);
-        self.push(Node {
-            name,
-            shape,
-            source,
-            operands: start..start + 1,
-            op: None,
-            requires_grad,
-        })
+        self.push(Node { name, shape, source, operands: start..start + 1, op: None, requires_grad })
     }
 
     /// Ends the step because of a shape; in [`Mode::Check`] notes it and goes on with a scalar.
@@ -270,13 +256,8 @@ impl<'t, 'p> Graph<'t, 'p> {
     /// The elements of a value in row-major order.
     pub fn value(&self, var: Var) -> &[f32] {
         let Tape { nodes, values, .. } = &*self.tape;
-        let all = Operands {
-            nodes,
-            operands: &[],
-            values,
-            inputs: &self.inputs,
-            params: self.params,
-        };
+        let all =
+            Operands { nodes, operands: &[], values, inputs: &self.inputs, params: self.params };
         all.node(self.index(var))
     }
 
