@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod nn;
 pub mod ops;
+pub mod optim;
 pub mod params;
 pub mod rng;
 pub mod tape;
