@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ferrotape::data::{
-    Augment, Batches, Dataset, HorizontalFlip, ImageDataset, Normalize, RandomShift, Split, Subset,
-    load_idx_dir,
+    ArrayDataset, Augment, Batches, Dataset, HorizontalFlip, Normalize, RandomShift, Split, Subset,
+    load_idx_dir, read_idx_pair,
 };
 use ferrotape::rng::{Purpose, Stream};
 
@@ -15,10 +15,10 @@ fn mnist_dir() -> PathBuf {
 }
 
 /// `n` images of 1x2x3 whose first pixel is their index, in classes of very different sizes.
-fn uneven(n: usize) -> ImageDataset {
-    let pixels = (0..n).flat_map(|i| [i as u8, 10, 20, 30, 40, 50]).collect();
+fn uneven(n: usize) -> ArrayDataset {
+    let pixels: Vec<u8> = (0..n).flat_map(|i| [i as u8, 10, 20, 30, 40, 50]).collect();
     let labels = (0..n).map(|i| [0, 0, 0, 0, 0, 1, 1, 1, 2, 0][i % 10]).collect();
-    ImageDataset::new("uneven", [1, 2, 3], pixels, labels, 4).unwrap()
+    ArrayDataset::new("uneven", &[1, 2, 3], pixels, labels, 4).unwrap()
 }
 
 fn class_counts(data: &dyn Dataset) -> Vec<usize> {
@@ -31,22 +31,21 @@ fn class_counts(data: &dyn Dataset) -> Vec<usize> {
 fn the_digits_in_the_repository_are_read_as_they_are() {
     let dir = mnist_dir();
     let (images, labels) = (dir.join("images-idx3-ubyte.gz"), dir.join("labels-idx1-ubyte.gz"));
-    let data = ImageDataset::from_idx(&images, &labels, 10).unwrap();
+    let data = read_idx_pair(&images, &labels, 10).unwrap();
     assert_eq!((data.len(), data.input_shape(), data.classes()), (10_000, &[1, 28, 28][..], 10));
     // The first labels of the MNIST training set, known to everybody who has plotted them.
     let first: Vec<usize> = (0..10).map(|i| data.label(i)).collect();
     assert_eq!(first, [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     assert_eq!(class_counts(&data), [1001, 1127, 991, 1032, 980, 863, 1014, 1070, 944, 978]);
-    assert_eq!(data.fingerprint(), 13113448428344140212);
+    assert_eq!(data.fingerprint(), 2721893538833066777);
 
-    let all: Vec<usize> = (0..data.len()).collect();
-    let normalize = Normalize::of(&data, &all);
+    let normalize = Normalize::of(&data);
     assert!((normalize.mean[0] - 0.1307).abs() < 0.002, "{normalize:?}");
     assert!((normalize.std[0] - 0.3081).abs() < 0.002, "{normalize:?}");
     let data = data.normalized(normalize);
     let mut x = vec![0.0; 28 * 28];
     let (mut sum, mut squares) = (0.0, 0.0);
-    for i in all {
+    for i in 0..data.len() {
         data.read(i, &mut x);
         sum += x.iter().map(|&v| f64::from(v)).sum::<f64>();
         squares += x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
@@ -110,7 +109,7 @@ fn impossible_splits_are_refused() {
 #[test]
 fn fingerprints_tell_contents_apart() {
     let data =
-        |pixels: Vec<u8>, labels| ImageDataset::new("x", [1, 1, 3], pixels, labels, 3).unwrap();
+        |pixels: Vec<u8>, labels| ArrayDataset::new("x", &[1, 1, 3], pixels, labels, 3).unwrap();
     let base = data(vec![1, 2, 3, 4, 5, 6], vec![0, 1]);
     let subset = |indices| Subset::new(Arc::new(base.clone()), indices);
     let prints = [
@@ -131,12 +130,18 @@ fn fingerprints_tell_contents_apart() {
 #[test]
 fn wrong_arguments_of_an_image_data_set_are_named() {
     let build = |pixels, labels, classes| {
-        ImageDataset::new("toys", [1, 2, 2], pixels, labels, classes).err().unwrap().to_string()
+        ArrayDataset::new("toys", &[1, 2, 2], pixels, labels, classes).err().unwrap().to_string()
     };
-    assert_eq!(build(vec![0; 7], vec![0, 0], 1), "toys: 7 pixels for 2 images of [1, 2, 2]");
-    assert_eq!(build(vec![], vec![], 1), "toys: 0 pixels for 0 images of [1, 2, 2]");
+    assert_eq!(
+        build(vec![0; 7], vec![0, 0], 1),
+        "toys: 7 values for 2 examples of shape [1, 2, 2]"
+    );
+    assert_eq!(
+        build(Vec::<u8>::new(), vec![], 1),
+        "toys: 0 values for 0 examples of shape [1, 2, 2]"
+    );
     let message = build(vec![0; 8], vec![0, 3], 3);
-    assert_eq!(message, "toys: label 3 of image 1 is not below 3 classes");
+    assert_eq!(message, "toys: label 3 of example 1 is not below 3 classes");
 }
 
 /// All batches of an epoch: indices, labels and input bits.
@@ -229,8 +234,8 @@ fn an_example_is_augmented_alike_in_any_batch_and_differently_in_each_epoch() {
 #[test]
 fn large_batches_have_the_same_bits_on_any_number_of_threads() {
     let n = 40;
-    let pixels = (0..n * 3 * 64 * 64).map(|i| (i * 31 % 251) as u8).collect();
-    let data = ImageDataset::new("large", [3, 64, 64], pixels, vec![0; n], 1).unwrap();
+    let pixels: Vec<u8> = (0..n * 3 * 64 * 64).map(|i| (i * 31 % 251) as u8).collect();
+    let data = ArrayDataset::new("large", &[3, 64, 64], pixels, vec![0; n], 1).unwrap();
     let shift = RandomShift { max: 4 };
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

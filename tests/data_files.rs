@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ferrotape::data::{ImageDataset, load_idx_dir, read_idx};
+use ferrotape::data::{load_idx_dir, read_idx, read_idx_pair};
 use ferrotape::error::{DataFault, Error};
 use proptest::prelude::*;
 
@@ -177,7 +177,7 @@ fn pairs_that_do_not_belong_together_are_refused() {
     let images = dir.write("images-idx3-ubyte", &idx(&[3, 1, 2], &[1, 2, 3, 4, 5, 6]));
     let load = |labels: &[u8]| {
         let labels = dir.write("labels-idx1-ubyte", &idx(&[labels.len() as u32], labels));
-        ImageDataset::from_idx(&images, &labels, 10).err().map(|error| error.to_string())
+        read_idx_pair(&images, &labels, 10).err().map(|error| error.to_string())
     };
     assert_eq!(load(&[0, 9, 3]), None);
     let error = load(&[0, 9]).unwrap();

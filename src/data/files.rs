@@ -60,6 +60,19 @@ impl<'p> Source<'p> {
         Ok(bytes)
     }
 
+    /// Everything that follows.
+    pub(super) fn rest(&mut self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.bytes.by_ref().take(LIMIT + 1).read_to_end(&mut bytes);
+        read.map_err(|e| self.read_error(e))?;
+        self.position += bytes.len() as u64;
+        if bytes.len() as u64 > LIMIT {
+            let fault = DataFault::TooLarge { bytes: self.most, limit: LIMIT };
+            return Err(self.fault(fault));
+        }
+        Ok(bytes)
+    }
+
     /// Checks that nothing follows. For gzip this also verifies the checksum.
     pub(super) fn end(mut self) -> Result<()> {
         let mut extra = Vec::new();
@@ -98,4 +111,14 @@ fn gunzip(path: &Path, _: BufReader<File>) -> Result<Box<dyn Read>> {
 pub(super) fn find(dir: &Path, names: &[&str]) -> Option<PathBuf> {
     let with_gz = names.iter().flat_map(|name| [name.to_string(), format!("{name}.gz")]);
     with_gz.map(|name| dir.join(name)).find(|path| path.is_file())
+}
+
+/// The error for files that [`find`] did not find.
+pub(super) fn missing_files(dir: &Path, names: &str) -> Error {
+    let message = if dir.is_dir() {
+        format!("this directory has no file {names} (or the same with .gz)")
+    } else {
+        format!("not a directory; looked in it for {names} (or the same with .gz)")
+    };
+    Error::data(dir, DataFault::Other { message })
 }

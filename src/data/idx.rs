@@ -11,8 +11,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{LIMIT, Source, find};
-use super::{Dataset, ImageDataset, Normalize, Split, Subset};
+use super::files::{LIMIT, Source, find, missing_files};
+use super::{ArrayDataset, Dataset, Normalize, Split, Subset};
 use crate::error::{DataFault, Error, Result};
 
 /// The content of an IDX file of unsigned bytes.
@@ -66,6 +66,26 @@ pub fn read_idx(path: impl AsRef<Path>, rank: u8) -> Result<Idx> {
     Ok(Idx { dims: lengths.into_iter().map(|length| length as usize).collect(), data })
 }
 
+/// Reads a pair of IDX files: grey images (`[n, height, width]`) and labels (`[n]`).
+///
+/// # Errors
+/// As [`read_idx`]; also [`Error::Data`] if the numbers of images and labels differ, or a label is not
+/// below `classes`.
+pub fn read_idx_pair(images: &Path, labels: &Path, classes: usize) -> Result<ArrayDataset> {
+    let pixels = read_idx(images, 3)?;
+    let marks: Vec<usize> = read_idx(labels, 1)?.data.into_iter().map(usize::from).collect();
+    let (n, size) = pixels.dims.split_first().expect("an IDX file has dimensions");
+    if *n != marks.len() {
+        let fault = DataFault::CountMismatch { images: *n, labels: marks.len() };
+        return Err(Error::data(labels, fault));
+    }
+    if let Some((index, &label)) = marks.iter().enumerate().find(|&(_, &label)| label >= classes) {
+        return Err(Error::data(labels, DataFault::LabelOutOfRange { index, label, classes }));
+    }
+    let shape = [&[1], size].concat();
+    ArrayDataset::new(images.display().to_string(), &shape, pixels.data, marks, classes)
+}
+
 /// Reads a directory of IDX files and splits it, with the MNIST normalisation.
 ///
 /// Files are found under their usual names, with or without `.gz`:
@@ -76,17 +96,17 @@ pub fn read_idx(path: impl AsRef<Path>, rank: u8) -> Result<Idx> {
 ///
 /// # Errors
 /// [`Error::Data`] if the directory or a file is missing, saying which names were looked for; and
-/// see [`ImageDataset::from_idx`].
+/// see [`read_idx_pair`].
 pub fn load_idx_dir(dir: impl AsRef<Path>, classes: usize, seed: u64) -> Result<Split> {
     let dir = dir.as_ref();
-    let load = |prefix: &str| -> Result<Option<ImageDataset>> {
+    let load = |prefix: &str| -> Result<Option<ArrayDataset>> {
         let pair = (locate(dir, prefix, "images", 3), locate(dir, prefix, "labels", 1));
         let (images, labels) = match pair {
             (Ok(images), Ok(labels)) => (images, labels),
             (Err(_), Err(_)) => return Ok(None),
             (Err(missing), _) | (_, Err(missing)) => return Err(missing_files(dir, &missing)),
         };
-        let data = ImageDataset::from_idx(&images, &labels, classes)?;
+        let data = read_idx_pair(&images, &labels, classes)?;
         Ok(Some(data.normalized(Normalize::mnist())))
     };
     if let Some(train) = load("train-")? {
@@ -105,13 +125,4 @@ pub fn load_idx_dir(dir: impl AsRef<Path>, classes: usize, seed: u64) -> Result<
 fn locate(dir: &Path, prefix: &str, content: &str, rank: u8) -> Result<PathBuf, String> {
     let name = format!("{prefix}{content}-idx{rank}-ubyte");
     find(dir, &[&name, &format!("{prefix}{content}.idx{rank}-ubyte")]).ok_or(name)
-}
-
-fn missing_files(dir: &Path, names: &str) -> Error {
-    let message = if dir.is_dir() {
-        format!("this directory has no file {names} (or the same with .gz)")
-    } else {
-        format!("not a directory; looked in it for {names} (or the same with .gz)")
-    };
-    Error::data(dir, DataFault::Other { message })
 }

@@ -1,7 +1,7 @@
 //! Data sets from local files: reading, splitting, shuffling into batches, augmenting.
 //!
 //! ```text
-//! files -> ImageDataset -> Split { train, valid, test } -> Batches -> Graph
+//! files -> ArrayDataset -> Split { train, valid, test } -> Batches -> Graph
 //!          u8 in memory    lists of indices               normalised f32, one reused buffer
 //! ```
 //!
@@ -9,19 +9,23 @@
 //! random (the split, the order of an epoch, an augmentation) is a function of the seed and of a
 //! position, see [`crate::rng`]; nothing here needs replaying when a run is resumed.
 
+mod array;
 mod augment;
 mod batch;
+mod cifar;
 mod files;
 mod idx;
-mod image;
+mod normalize;
 mod split;
 
 use std::sync::Arc;
 
+pub use array::{ArrayDataset, Values};
 pub use augment::{Augment, Compose, HorizontalFlip, RandomShift};
 pub use batch::{Batch, Batches};
-pub use idx::{Idx, load_idx_dir, read_idx};
-pub use image::{ImageDataset, Normalize};
+pub use cifar::load_cifar10_dir;
+pub use idx::{Idx, load_idx_dir, read_idx, read_idx_pair};
+pub use normalize::Normalize;
 pub use split::Split;
 
 /// Labelled examples that can be read in any order, from any thread.
