@@ -68,8 +68,8 @@ pub enum DataFault {
     },
     /// The file goes on after its declared end.
     TrailingBytes {
-        /// How many bytes too many.
-        extra: u64,
+        /// Where the file should end, in bytes from its (uncompressed) beginning.
+        declared: u64,
     },
     /// The file describes more than this reader is willing to allocate.
     TooLarge {
@@ -145,8 +145,8 @@ impl fmt::Display for DataFault {
             DataFault::Truncated { expected, found } => {
                 write!(f, "truncated: {found} bytes where the header promises {expected}")
             }
-            DataFault::TrailingBytes { extra } => {
-                write!(f, "{extra} bytes after the declared end of the file")
+            DataFault::TrailingBytes { declared } => {
+                write!(f, "goes on after its declared end at byte {declared}")
             }
             DataFault::TooLarge { bytes, limit } => {
                 write!(f, "header asks for {bytes} bytes, over the limit of {limit}")
