@@ -26,7 +26,9 @@
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
 //! for threads, [`scratch`] lends memory, [`reference`] holds the oracle. All else is kernels.
 
+pub mod elementwise;
 pub mod isa;
+mod math;
 pub mod par;
 pub mod reference;
 pub mod scratch;

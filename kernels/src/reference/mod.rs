@@ -1,1 +1,3 @@
 //! The naive twin of every kernel: the definition, written as plainly as it can be, and the oracle of every test.
+
+pub mod elementwise;
