@@ -26,10 +26,15 @@
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
 //! for threads, [`scratch`] lends memory, [`reference`] holds the oracle. All else is kernels.
 
+pub mod broadcast;
 pub mod elementwise;
 pub mod isa;
+pub mod layout;
 mod math;
+mod nest;
 pub mod par;
+pub mod pool2d;
+pub mod reduce;
 pub mod reference;
 pub mod scratch;
 pub mod simd;
