@@ -1,1 +1,49 @@
 //! The compute kernels of ferrotape: slices and dimensions in, slices out.
+//!
+//! # The calling convention
+//!
+//! Outputs come first, dimensions last in a small struct. A `d` in front of a name is the gradient of the loss with
+//! respect to that thing. Everything is `f32`, row-major and contiguous. A comment gives the shape of each slice, in
+//! these letters:
+//!
+//! | letter | is | letter | is |
+//! |---|---|---|---|
+//! | `n` | images in the batch | `h`, `w` | height and width of an image |
+//! | `c` | channels in | `oh`, `ow` | of the output |
+//! | `o` | channels out | `kh`, `kw` | of the kernel |
+//! | `g` | groups | `m`, `k` | rows, and the summed dimension of a matrix product |
+//!
+//! A gradient may have several contributors: [`Write::Set`] lets the first one overwrite, so that nobody has to fill
+//! with zeros, and [`Write::Add`] lets the others add. Every public function checks the lengths of its slices before it does
+//! anything else and panics with the name of the slice and the expected length.
+//!
+//! # The promise
+//!
+//! The same build on the same instruction set gives the same bits for any number of threads: see [`par`].
+//!
+//! # The rooms
+//!
+//! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
+//! for threads, [`scratch`] lends memory, [`reference`] holds the oracle. All else is kernels.
+
+pub mod broadcast;
+pub mod elementwise;
+pub mod isa;
+pub mod layout;
+mod math;
+mod nest;
+pub mod par;
+pub mod pool2d;
+pub mod reduce;
+pub mod reference;
+pub mod scratch;
+pub mod simd;
+
+/// What happens to what is already in an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// It is overwritten; it may be anything, even NaN.
+    Set,
+    /// It is added to.
+    Add,
+}

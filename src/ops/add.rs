@@ -37,9 +37,7 @@ impl Op for Add {
     }
 
     fn forward(&self, ctx: ForwardCtx<'_>) {
-        with_broadcast(ctx.inputs, ctx.output_shape, ctx.saved, |a, b| {
-            elementwise::add(ctx.output, a, b);
-        });
+        with_broadcast(ctx.inputs, ctx.output_shape, |a, b| elementwise::add(ctx.output, a, b));
     }
 
     fn backward(&self, mut ctx: BackwardCtx<'_>) {

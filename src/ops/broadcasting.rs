@@ -1,8 +1,8 @@
 //! NumPy broadcasting, shared by the binary operations.
 
-use ferrotape_kernels::broadcast;
+use ferrotape_kernels::{Write, broadcast, scratch};
 
-use crate::tape::{Operands, Saved};
+use crate::tape::{BackwardCtx, Operands};
 use crate::tensor::Shape;
 
 /// The shape that `a` and `b` broadcast to: shapes are aligned at the last dimension, and a
@@ -24,40 +24,38 @@ pub(crate) fn broadcast_shape(a: Shape, b: Shape) -> Result<Shape, String> {
     Ok(Shape::new(&dims))
 }
 
-/// Calls `f` with both operands at the output's full shape. An operand that already has it is
-/// passed as it is; one that has not is expanded into `saved.floats`, first operand first, where
-/// [`expanded_operands`] finds it again in the backward pass.
-pub(crate) fn with_broadcast(
-    inputs: Operands<'_>,
-    output: Shape,
-    saved: &mut Saved,
-    f: impl FnOnce(&[f32], &[f32]),
-) {
-    let full = [inputs.shape(0) == output, inputs.shape(1) == output];
-    let expanded = full.iter().filter(|full| !**full).count();
-    saved.floats.resize(expanded * output.numel(), 0.0);
-    let mut rest = &mut saved.floats[..];
-    for operand in (0..2).filter(|&operand| !full[operand]) {
-        let (space, after) = rest.split_at_mut(output.numel());
-        broadcast::broadcast_to(space, &output, &inputs[operand], &inputs.shape(operand));
-        rest = after;
-    }
-    let [a, b] = expanded_operands(inputs, output, saved);
-    f(a, b);
+/// Calls `f` with both operands at the output's full shape.
+pub(crate) fn with_broadcast(inputs: Operands<'_>, output: Shape, f: impl FnOnce(&[f32], &[f32])) {
+    with_expanded(inputs, 0, output, |a| with_expanded(inputs, 1, output, |b| f(a, b)));
 }
 
-/// Both operands at the output's full shape, after [`with_broadcast`] has expanded them.
-pub(crate) fn expanded_operands<'a>(
-    inputs: Operands<'a>,
-    output: Shape,
-    saved: &'a Saved,
-) -> [&'a [f32]; 2] {
-    let mut expanded = saved.floats.chunks_exact(output.numel().max(1));
-    [0, 1].map(|operand| {
-        if inputs.shape(operand) == output {
-            inputs.data(operand)
-        } else {
-            expanded.next().unwrap_or(&[])
-        }
-    })
+/// Calls `f` with an operand as it is if it has the output's shape, else with a copy that has.
+fn with_expanded(inputs: Operands<'_>, k: usize, output: Shape, f: impl FnOnce(&[f32])) {
+    let shape = inputs.shape(k);
+    if shape == output {
+        return f(&inputs[k]);
+    }
+    scratch::with(output.numel(), |expanded| {
+        broadcast::broadcast_to(expanded, &output, &inputs[k], &shape);
+        f(expanded);
+    });
+}
+
+/// The gradient of operand `k` of a broadcasting operation: `full` writes it as if the operand had
+/// the output's shape; it is then summed over the dimensions along which the operand was repeated.
+/// `full` is not called if nobody needs the gradient.
+pub(crate) fn reduced_grad(
+    ctx: &mut BackwardCtx<'_>,
+    k: usize,
+    full: impl FnOnce(&mut [f32], Write),
+) {
+    let (shape, output) = (ctx.inputs.shape(k), ctx.output_shape);
+    match ctx.grads.wrt(k) {
+        None => {}
+        Some((dx, write)) if shape == output => full(dx, write),
+        Some((dx, write)) => scratch::with(output.numel(), |expanded| {
+            full(expanded, Write::Set);
+            broadcast::sum_to(dx, write, &shape, expanded, &output);
+        }),
+    }
 }

@@ -8,10 +8,22 @@
 //! To add an operation, see "Add an op" in `CONTRIBUTING.md`: two new files, two `mod` lines.
 
 mod add;
+mod add_scalar;
 mod broadcasting;
 mod conv2d;
+mod div;
+mod exp;
+mod gelu;
+mod leaky_relu;
+mod log;
+mod mul;
+mod neg;
 mod relu;
 mod reshape;
+mod scale;
+mod sigmoid;
+mod sub;
+mod tanh;
 #[cfg(test)]
 pub(crate) mod testing;
 
