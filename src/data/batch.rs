@@ -65,6 +65,15 @@ impl<'d> Batches<'d> {
     /// If `size` is 0.
     #[track_caller]
     pub fn new(data: &'d dyn Dataset, size: usize) -> Self {
+        Batches::over(data, (0..data.len()).collect(), size)
+    }
+
+    /// Batches of the examples at `indices` only, in that order.
+    ///
+    /// # Panics
+    /// If `size` is 0.
+    #[track_caller]
+    pub fn over(data: &'d dyn Dataset, indices: Vec<usize>, size: usize) -> Self {
         assert!(size > 0, "Batches: a batch needs at least one example");
         Batches {
             data,
@@ -74,7 +83,7 @@ impl<'d> Batches<'d> {
             drop_last: false,
             epoch: 0,
             next: 0,
-            order: (0..data.len()).collect(),
+            order: indices,
             batch: Batch { inputs: Tensor::zeros([0]), labels: Vec::new(), indices: Vec::new() },
         }
     }
@@ -101,9 +110,9 @@ impl<'d> Batches<'d> {
     /// The number of batches in an epoch.
     pub fn per_epoch(&self) -> usize {
         if self.drop_last {
-            self.data.len() / self.size
+            self.order.len() / self.size
         } else {
-            self.data.len().div_ceil(self.size)
+            self.order.len().div_ceil(self.size)
         }
     }
 
@@ -138,7 +147,7 @@ impl<'d> Batches<'d> {
     fn shuffle(&mut self) {
         if let Some(seed) = self.seed {
             // From the sorted order, not from the previous epoch's: that one may never have been.
-            self.order.iter_mut().enumerate().for_each(|(i, index)| *index = i);
+            self.order.sort_unstable();
             Stream::new(seed, Purpose::Shuffle, self.epoch, 0).shuffle(&mut self.order);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::data::{Batches, Dataset};
 use crate::error::Result;
-use crate::metrics;
+use crate::metrics::{self, Mean};
 use crate::nn::Module;
 use crate::ops::{CrossEntropyOptions, Reduction};
 use crate::params::Params;
@@ -36,7 +36,7 @@ pub struct Evaluation {
 pub fn evaluate(model: &impl Module, params: &Params, data: &dyn Dataset) -> Evaluation {
     let mut tape = Tape::new();
     Evaluator { tape: &mut tape, interrupt: &Interrupt::never() }
-        .run(model, params, data)
+        .run(model, params, data, (0..data.len()).collect())
         .expect("cannot be interrupted")
 }
 
@@ -60,17 +60,18 @@ pub(super) struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    /// `None` if interrupted before the end.
+    /// Evaluates the examples at `indices`; `None` if interrupted before the end.
     pub(super) fn run(
         &mut self,
         model: &impl Module,
         params: &Params,
         data: &dyn Dataset,
+        indices: Vec<usize>,
     ) -> Option<Evaluation> {
-        let mut losses = Vec::with_capacity(data.len());
-        let mut predictions = Vec::with_capacity(data.len());
+        let mut losses = Vec::with_capacity(indices.len());
+        let mut predictions = Vec::with_capacity(indices.len());
         let mut correct = 0;
-        let mut batches = Batches::new(data, BATCH);
+        let mut batches = Batches::over(data, indices, BATCH);
         let per_example =
             CrossEntropyOptions { reduction: Reduction::None, ..CrossEntropyOptions::default() };
         while let Some(batch) = batches.next() {
@@ -89,8 +90,8 @@ impl Evaluator<'_> {
                 predictions.push(predicted);
             }
         }
-        let (loss, standard_error) = metrics::mean_and_standard_error(&losses);
-        let accuracy = correct as f64 / data.len() as f64;
+        let Mean { mean: loss, standard_error, .. } = Mean::of(&losses);
+        let accuracy = correct as f64 / losses.len() as f64;
         Some(Evaluation { loss, standard_error, accuracy, losses, predictions })
     }
 }

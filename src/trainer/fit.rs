@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::evaluate::{Evaluation, Evaluator, check_model};
 use super::state::{self, Position};
 use super::{EvaluationInfo, Outcome, Resume, RunInfo, StepInfo, Stop, Trainer};
-use crate::checkpoint::{Label, Metric};
-use crate::data::{Batches, Dataset, Subset};
+use crate::checkpoint::Metric;
+use crate::data::{Batches, Dataset};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Observation, Verdict};
 use crate::nn::Module;
@@ -101,7 +101,7 @@ impl<'d, M: Module> Run<'d, M> {
     /// Takes over the last checkpoint, if there is one and that is wanted.
     fn resume(&mut self, notes: &mut Vec<String>) -> Result<Option<PathBuf>> {
         let Some(checkpoints) = &mut self.trainer.checkpoints else { return Ok(None) };
-        if !checkpoints.has_checkpoints()? {
+        if !checkpoints.has_checkpoints() {
             if self.trainer.resume == Resume::Auto {
                 notes.push(format!(
                     "nothing to resume in {}: starting afresh",
@@ -120,7 +120,7 @@ impl<'d, M: Module> Run<'d, M> {
                 ),
             ));
         }
-        let latest = checkpoints.load_latest()?;
+        let latest = checkpoints.load_latest()?.expect("there are checkpoints");
         notes.extend(latest.skipped.iter().map(|skipped| format!("skipped {skipped}")));
         let restored = state::restore(
             &latest.state,
@@ -155,8 +155,10 @@ impl<'d, M: Module> Run<'d, M> {
                 ),
             ));
         }
-        if self.monitor.best().is_some() {
-            let best = checkpoints.load_best()?;
+        if self.monitor.best().is_some()
+            && let Some(best) = checkpoints.load_best()?
+        {
+            notes.extend(best.skipped.iter().map(|skipped| format!("skipped {skipped}")));
             let mut params = self.trainer.params.clone();
             state::restore_params(&best.state, &mut params)?;
             self.best_weights = Some(params.flat().to_vec());
@@ -183,65 +185,55 @@ impl<'d, M: Module> Run<'d, M> {
 
     /// Trains from the current position to the end of the epoch; `Some` if interrupted.
     fn train_epoch(&mut self) -> Result<Option<Stop>> {
-        let seed = self.trainer.params.seed();
-        let augment = self.trainer.augment.take();
-        let mut batches = Batches::new(self.train, self.trainer.batch_size).shuffled(seed);
-        if let Some(augment) = &augment {
-            batches = batches.augmented(&**augment, seed);
+        let Run { trainer, train, position, train_tape, training, base_lr, .. } = self;
+        let Trainer { model, params, optimizer, augment, callbacks, .. } = trainer;
+        let mut batches = Batches::new(*train, trainer.batch_size).shuffled(params.seed());
+        if let Some(augment) = augment {
+            batches = batches.augmented(&**augment, params.seed());
         }
         let steps_per_epoch = batches.per_epoch() as u64;
-        batches.seek(self.position.epoch, self.position.batch as usize);
-        let lr = self.trainer.schedule.lr(self.base_lr, self.position.epoch);
-        self.trainer.optimizer.lr = lr;
+        batches.seek(position.epoch, position.batch as usize);
+        optimizer.lr = trainer.schedule.lr(*base_lr, position.epoch);
 
-        let mut interrupted = self.interruption();
-        while interrupted.is_none() {
+        let mut interrupted = false;
+        while position.batch < steps_per_epoch && !interrupted {
             let started = Instant::now();
-            let Some(batch) = batches.next() else { break };
-            let mut g = Graph::new(&mut self.train_tape, &self.trainer.params)
-                .at_step(self.position.step);
+            let batch = batches.next().expect("the epoch is not over");
+            let mut g = Graph::new(train_tape, params).at_step(position.step);
             let x = g.input(&batch.inputs);
-            let logits = self.trainer.model.forward(&mut g, x);
+            let logits = model.forward(&mut g, x);
             let loss = g.cross_entropy(logits, &batch.labels);
             let loss_value = g.item(loss);
             let gradients = g.backward(loss);
-            self.trainer.optimizer.step(&mut self.trainer.params, &gradients);
-            self.training.0 += started.elapsed();
-            self.training.1 += batch.labels.len() as u64;
+            optimizer.step(params, &gradients);
+            training.0 += started.elapsed();
+            training.1 += batch.labels.len() as u64;
 
-            self.position.step += 1;
-            self.position.batch += 1;
-            self.position.samples += batch.labels.len() as u64;
+            position.step += 1;
+            position.batch += 1;
+            position.samples += batch.labels.len() as u64;
             let info = StepInfo {
-                epoch: self.position.epoch + 1,
-                iteration: self.position.batch,
+                epoch: position.epoch + 1,
+                iteration: position.batch,
                 steps_per_epoch,
-                step: self.position.step,
+                step: position.step,
                 loss: loss_value,
-                lr,
+                lr: optimizer.lr,
             };
-            for callback in &mut self.trainer.callbacks {
-                callback.on_step(&info)?;
-            }
-            interrupted = self.interruption();
+            callbacks.iter_mut().try_for_each(|callback| callback.on_step(&info))?;
+            let limit_reached = trainer.max_steps.is_some_and(|limit| position.step >= limit);
+            interrupted = limit_reached || trainer.interrupt.requested();
         }
-        drop(batches);
-        self.trainer.augment = augment;
         // The end of an epoch and the beginning of the next are one position.
-        if self.position.batch >= steps_per_epoch {
-            self.position.epoch += 1;
-            self.position.batch = 0;
+        if position.batch == steps_per_epoch {
+            position.epoch += 1;
+            position.batch = 0;
         }
-        if interrupted.is_some() {
-            self.save(Label::none())?;
+        if !interrupted {
+            return Ok(None);
         }
-        Ok(interrupted)
-    }
-
-    fn interruption(&self) -> Option<Stop> {
-        let Trainer { interrupt, max_steps, .. } = &self.trainer;
-        let steps_used = max_steps.is_some_and(|limit| self.position.step >= limit);
-        (interrupt.requested() || steps_used).then(|| Stop::Interrupted(interrupt.signal()))
+        self.save(None)?;
+        Ok(Some(Stop::Interrupted(self.trainer.interrupt.signal())))
     }
 
     /// Whether an epoch has ended that was not evaluated yet: a run may have been interrupted
@@ -254,7 +246,7 @@ impl<'d, M: Module> Run<'d, M> {
     /// Evaluates, observes, saves, and says whether that ends the run.
     fn evaluate(&mut self) -> Result<Option<Stop>> {
         let Some((train, valid)) = self.measure() else {
-            self.save(Label::none())?;
+            self.save(None)?;
             return Ok(Some(Stop::Interrupted(self.trainer.interrupt.signal())));
         };
         let mut observation = Observation {
@@ -277,7 +269,7 @@ impl<'d, M: Module> Run<'d, M> {
                 None => self.best_weights = Some(weights.to_vec()),
             }
         }
-        self.save(metric.map_or_else(Label::none, Label::metric))?;
+        self.save(metric)?;
         if verdict.new_best {
             self.best_checkpoint.clone_from(&self.last_checkpoint);
         }
@@ -297,11 +289,10 @@ impl<'d, M: Module> Run<'d, M> {
 
     /// Training and validation performance with the current weights; `None` if interrupted.
     fn measure(&mut self) -> Option<(Evaluation, Evaluation)> {
-        let probe = Probe { base: self.train, indices: &self.probe };
         let Trainer { model, params, interrupt, .. } = &self.trainer;
         let mut evaluator = Evaluator { tape: &mut self.eval_tape, interrupt };
-        let train = evaluator.run(model, params, &probe)?;
-        let valid = evaluator.run(model, params, self.valid)?;
+        let train = evaluator.run(model, params, self.train, self.probe.clone())?;
+        let valid = evaluator.run(model, params, self.valid, (0..self.valid.len()).collect())?;
         Some((train, valid))
     }
 
@@ -315,7 +306,7 @@ impl<'d, M: Module> Run<'d, M> {
         })
     }
 
-    fn save(&mut self, label: Label) -> Result<()> {
+    fn save(&mut self, metric: Option<Metric>) -> Result<()> {
         let Some(checkpoints) = &mut self.trainer.checkpoints else { return Ok(()) };
         let state = state::capture(
             &self.config,
@@ -325,7 +316,7 @@ impl<'d, M: Module> Run<'d, M> {
             &self.position,
             &self.monitor,
         );
-        let saved = checkpoints.save(&state, &label)?;
+        let saved = checkpoints.save(&state, metric)?;
         self.last_checkpoint = Some(saved.path);
         Ok(())
     }

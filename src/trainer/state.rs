@@ -37,7 +37,7 @@ pub(super) fn config<M: Module>(
         ("batch_size", trainer.batch_size.to_string()),
         ("optimizer", format!("sgd({})", optimizer.join(", "))),
         ("schedule", trainer.schedule.describe()),
-        ("augmentation", trainer.augment.as_ref().map_or("none".into(), |a| a.describe())),
+        ("augmentation", format!("{:?}", trainer.augment)),
         ("training data", digest(train)),
         ("validation data", digest(valid)),
     ]
