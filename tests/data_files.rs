@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ferrotape::data::{load_idx_dir, read_idx, read_idx_pair};
+use ferrotape::data::{
+    Dataset, Normalize, load_cifar10_dir, load_idx_dir, read_csv, read_idx, read_idx_pair,
+};
 use ferrotape::error::{DataFault, Error};
 use proptest::prelude::*;
 
@@ -204,8 +206,90 @@ fn a_directory_is_searched_under_the_usual_names() {
     dir.write("t10k-images-idx3-ubyte", &images);
     dir.write("t10k-labels-idx1-ubyte", &labels);
     let split = load_idx_dir(&dir.0, 2, 0).unwrap();
-    use ferrotape::data::Dataset;
     assert_eq!([&split.train, &split.valid, &split.test].map(|part| part.len()), [18, 2, 20]);
+}
+
+#[test]
+fn a_table_becomes_examples_with_named_classes() {
+    let dir = Dir::new("csv");
+    let text = "\u{feff}length, kind ,\"width, cm\"\r\n1.5,lily,2\r\n\r\n -3e2 ,\"a \"\"wild\"\" one\",0\n0.25,lily,7";
+    let data = read_csv(dir.write("iris.csv", text.as_bytes()), "kind", None).unwrap();
+    assert_eq!((data.len(), data.input_shape(), data.classes()), (3, &[2][..], 2));
+    assert_eq!([0, 1].map(|class| data.class_name(class)), ["a \"wild\" one", "lily"]);
+    let rows = [0, 1, 2].map(|i| {
+        let mut x = [0.0; 2];
+        data.read(i, &mut x);
+        (data.label(i), x)
+    });
+    assert_eq!(rows, [(1, [1.5, 2.0]), (0, [-300.0, 0.0]), (1, [0.25, 7.0])]);
+    let normalize = Normalize::of(&data);
+    assert_eq!(normalize.mean, [-298.25 / 3.0, 3.0]);
+    assert_eq!(normalize.std[1], (26.0f32 / 3.0).sqrt());
+
+    // Whole numbers are sorted as numbers; another file may be read with the same classes.
+    let numbers = read_csv(dir.write("n.csv", b"y,x\n10,0\n9,0\n-1,0\n"), "y", None).unwrap();
+    let names: Vec<String> = (0..3).map(|class| numbers.class_name(class)).collect();
+    assert_eq!(names, ["-1", "9", "10"]);
+    let test = read_csv(dir.write("t.csv", b"y,x\n10,1\n"), "y", Some(&names)).unwrap();
+    assert_eq!((test.label(0), test.classes()), (2, 3));
+}
+
+#[test]
+fn damaged_tables_say_where() {
+    let dir = Dir::new("csv-errors");
+    let cases: [(&[u8], &str); 12] = [
+        (b"", "the file is empty"),
+        (b"a,b\n1,2", "no column `y`: the first line names a, b"),
+        (b"y\n1", "no columns besides `y`"),
+        (b"x,y\n\n", "no examples"),
+        (b"x,y\n1,a\n\n2", "line 4: 1 fields where 2 are named"),
+        (b"x,y\n1,a,3", "line 2: 3 fields"),
+        (b"x,y\n\"1\n2\",a", "line 2, column `x`: `1\n2` is not a finite number"),
+        (b"x,y\n1,\"a\nb\"\nnan,a", "line 4, column `x`: `nan` is not"),
+        (b"x,y\n,a", "line 2, column `x`: `` is not"),
+        (b"x,y\n1,\"a", "line 2: a quote is never closed"),
+        (b"x,y\n1,\"a\"b", "line 2: `b` follows a closing quote"),
+        (b"x,y\n1,\xff", "not UTF-8 text (at byte 6)"),
+    ];
+    for (text, message) in cases {
+        let path = dir.write("bad.csv", text);
+        let error = read_csv(&path, "y", None).err().unwrap().to_string();
+        assert!(error.contains("bad.csv: ") && error.contains(message), "{error}");
+    }
+    let path = dir.write("bad.csv", b"x,y\n1,c");
+    let classes = ["a".to_string(), "b".to_string()];
+    let error = read_csv(&path, "y", Some(&classes)).err().unwrap().to_string();
+    assert!(error.ends_with("line 2, column `y`: `c` is none of a, b"), "{error}");
+}
+
+#[test]
+fn cifar_records_are_label_then_planes() {
+    let dir = Dir::new("cifar");
+    let error = || load_cifar10_dir(&dir.0, 0).err().unwrap().to_string();
+    let record = |label: u8, red: u8| {
+        [vec![label], vec![red; 1024], vec![100; 1024], vec![200; 1024]].concat()
+    };
+    for batch in 1..=5 {
+        assert!(error().contains(&format!("data_batch_{batch}.bin")), "{}", error());
+        let records = [record(batch, 10 * batch), record(0, 0)].concat();
+        dir.write(&format!("data_batch_{batch}.bin"), &records);
+    }
+    assert!(error().contains("test_batch.bin"));
+    dir.write("test_batch.bin", &record(9, 255)[..3000]);
+    assert!(error().contains("test_batch.bin: truncated: 3000 bytes"), "{}", error());
+    dir.write("test_batch.bin", &record(10, 0));
+    assert!(error().contains("label 10 of example 0"), "{}", error());
+    dir.write("test_batch.bin", &record(9, 255));
+
+    let split = load_cifar10_dir(&dir.0, 0).unwrap();
+    assert_eq!([&split.train, &split.valid, &split.test].map(|part| part.len()), [9, 1, 1]);
+    assert_eq!((split.test.label(0), split.test.class_name(9)), (9, "truck".into()));
+    let mut x = vec![0.0; 3072];
+    split.test.read(0, &mut x);
+    for (c, value) in [1.0, 100.0 / 255.0, 200.0 / 255.0].into_iter().enumerate() {
+        let Normalize { mean, std } = Normalize::cifar10();
+        assert!((x[c * 1024 + 5] - (value - mean[c]) / std[c]).abs() < 1e-6);
+    }
 }
 
 proptest! {
