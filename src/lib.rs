@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod monitor;
 
 pub use error::{Error, Result};
