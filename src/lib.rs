@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod rng;
 pub mod tape;
 pub mod tensor;
+pub mod monitor;
 
 pub use error::{Error, Result};
 pub use params::{Init, ParamId, Params};
