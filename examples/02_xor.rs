@@ -56,6 +56,12 @@ fn main() {
     let probabilities = g.softmax(logits, -1);
     println!();
     for (input, p) in inputs.data().chunks(2).zip(g.value(probabilities).chunks(2)) {
-        println!("{} xor {} = {}   (certainty {:.4})", input[0], input[1], u8::from(p[1] > p[0]), p[0].max(p[1]));
+        println!(
+            "{} xor {} = {}   (certainty {:.4})",
+            input[0],
+            input[1],
+            u8::from(p[1] > p[0]),
+            p[0].max(p[1])
+        );
     }
 }

@@ -33,7 +33,8 @@ fn main() -> Result<()> {
     let mut image = Tensor::zeros([1, 1, 28, 28]);
     test.read(index % test.len(), image.data_mut());
     for row in image.data().chunks(28) {
-        let shade = |x: &f32| [" ", "░", "▒", "▓", "█"][((x + 0.43) / 0.66).clamp(0.0, 4.0) as usize];
+        let shade =
+            |x: &f32| [" ", "░", "▒", "▓", "█"][((x + 0.43) / 0.66).clamp(0.0, 4.0) as usize];
         println!("{}", row.iter().map(shade).collect::<String>());
     }
     for (class, p) in predict(&model, &params, &image).iter().enumerate() {

@@ -217,7 +217,11 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
 
     if let Stop::Interrupted(signal) = outcome.stop {
         if let Some(path) = &outcome.last_checkpoint {
-            println!("saved {}; continue with --resume --run-dir {}", path.display(), run_dir.display());
+            println!(
+                "saved {}; continue with --resume --run-dir {}",
+                path.display(),
+                run_dir.display()
+            );
         }
         return Ok(ExitCode::from(128 + signal.map_or(2, |signal| signal as u8)));
     }
@@ -250,7 +254,10 @@ fn report(
     let before = evaluate(&model, &params, valid);
     state.load_into(&mut params)?;
     let after = evaluate(&model, &params, valid);
-    println!("a new model: validation loss {:.6} before loading the file, {:.6} after", before.loss, after.loss);
+    println!(
+        "a new model: validation loss {:.6} before loading the file, {:.6} after",
+        before.loss, after.loss
+    );
     if after.loss.to_bits() != best.value.to_bits() {
         let reason = format!("it gives {} where {} was recorded", after.loss, best.value);
         return Err(Error::config("loaded model", reason));

@@ -41,6 +41,11 @@ pub trait Module: Send + Sync {
     /// If `x` has a shape the module is not made for. [`Module::check`] tells beforehand.
     fn forward(&self, g: &mut Graph, x: Var) -> Var;
 
+    /// The model as text, saved with its weights; empty if there is no such text.
+    fn architecture(&self) -> String {
+        String::new()
+    }
+
     /// The shape of the output for an input of the given shape (with the batch dimension),
     /// without computing anything.
     ///

@@ -163,12 +163,7 @@ impl Sequential {
         &self.layers
     }
 
-    /// The layers as text (JSON), to be saved with the weights.
-    pub fn architecture(&self) -> String {
-        serde_json::to_string(&self.layers).expect("layers are plain data")
-    }
-
-    /// Builds a model from the text of [`Sequential::architecture`].
+    /// Builds a model from the text of [`Module::architecture`].
     ///
     /// # Errors
     /// [`Error::Config`] if the text does not describe layers this version knows.
@@ -180,6 +175,11 @@ impl Sequential {
 }
 
 impl Module for Sequential {
+    /// The layers as JSON.
+    fn architecture(&self) -> String {
+        serde_json::to_string(&self.layers).expect("layers are plain data")
+    }
+
     #[track_caller]
     fn forward(&self, g: &mut Graph, x: Var) -> Var {
         self.built.iter().fold(x, |x, layer| match layer {
