@@ -26,11 +26,15 @@
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
 //! for threads, [`scratch`] lends memory, [`reference`] holds the oracle. All else is kernels.
 
+pub mod conv2d;
+pub mod gemm;
 pub mod isa;
+pub mod linear;
 pub mod par;
 pub mod reference;
 pub mod scratch;
 pub mod simd;
+mod tile;
 
 /// What happens to what is already in an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
