@@ -87,8 +87,11 @@ impl Family {
     #[track_caller]
     fn finish(self) {
         let checked = self.checked.into_inner();
-        let all: BTreeSet<_> =
-            self.golden.names().filter_map(|name| Some(name.strip_suffix("/out")?.into())).collect();
+        let all: BTreeSet<_> = self
+            .golden
+            .names()
+            .filter_map(|name| Some(name.strip_suffix("/out")?.into()))
+            .collect();
         assert_eq!(checked, all, "cases checked (left) and cases in the file (right)");
     }
 }

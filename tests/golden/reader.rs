@@ -60,7 +60,8 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, String> {
         let length = rest.u8()?;
         let name = String::from_utf8_lossy(rest.take(length.into())?).into_owned();
         let rank = rest.u8()?;
-        let dims = (0..rank).map(|_| Ok(rest.u32()? as usize)).collect::<Result<Vec<_>, String>>()?;
+        let dims =
+            (0..rank).map(|_| Ok(rest.u32()? as usize)).collect::<Result<Vec<_>, String>>()?;
         let (kind, exponent) = (rest.u8()?, rest.u8()? as i8);
         let numel = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
         let numel = numel.ok_or_else(|| format!("{name:?} has the impossible shape {dims:?}"))?;
