@@ -37,16 +37,20 @@ fn train(dir: &Path, max_steps: Option<u64>) -> Result<Outcome<Sequential>> {
         .fit(&data.train, &data.valid)
 }
 
+fn shown(outcome: &Outcome<Sequential>) -> &str {
+    outcome.digest.as_deref().expect("the run was saved")
+}
+
 fn main() -> Result<()> {
     let scratch = std::env::temp_dir().join(format!("ferrotape-resume-{}", std::process::id()));
     let whole = train(&scratch.join("whole"), None)?;
-    println!("in one go:  {} steps, digest {}", whole.steps, whole.digest);
+    println!("in one go:  {} steps, digest {}", whole.steps, shown(&whole));
 
     let mut limit = 0;
     let pieces = loop {
         limit += 40;
         let piece = train(&scratch.join("pieces"), Some(limit))?;
-        println!("in pieces:  {} steps, digest {}", piece.steps, piece.digest);
+        println!("in pieces:  {} steps, digest {}", piece.steps, shown(&piece));
         if !matches!(piece.stop, Stop::Interrupted(_)) {
             break piece;
         }

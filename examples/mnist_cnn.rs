@@ -271,7 +271,7 @@ fn report(
         test.losses.len(),
         test.loss
     );
-    println!("state digest {}", outcome.digest);
+    println!("state digest {}", outcome.digest.as_deref().unwrap_or("none"));
     if json {
         let epochs = outcome.history.last().map_or(0, |observation| observation.epoch);
         let line = serde_json::json!({

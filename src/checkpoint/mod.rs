@@ -34,6 +34,7 @@ mod codec;
 mod commit;
 mod format;
 mod index;
+mod load;
 mod manager;
 mod reader;
 mod retention;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::evaluate::{Evaluation, Evaluator, check_model};
 use super::state::{self, Position};
 use super::{EvaluationInfo, Outcome, Resume, RunInfo, StepInfo, Stop, Trainer};
-use crate::checkpoint::Metric;
+use crate::checkpoint::{Metric, Skipped};
 use crate::data::{Batches, Dataset};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Observation, Verdict};
@@ -54,6 +54,8 @@ struct Run<'d, M> {
     best_weights: Option<Vec<f32>>,
     best_checkpoint: Option<PathBuf>,
     last_checkpoint: Option<PathBuf>,
+    /// Of the state in `last_checkpoint`.
+    digest: Option<String>,
     train_tape: Tape,
     eval_tape: Tape,
     /// Time spent in steps, and images trained, since this process began.
@@ -76,6 +78,7 @@ impl<'d, M: Module> Run<'d, M> {
             best_weights: None,
             best_checkpoint: None,
             last_checkpoint: None,
+            digest: None,
             train_tape: Tape::new(),
             eval_tape: Tape::new(),
             training: (Duration::ZERO, 0),
@@ -121,7 +124,7 @@ impl<'d, M: Module> Run<'d, M> {
             ));
         }
         let latest = checkpoints.load_latest()?.expect("there are checkpoints");
-        notes.extend(latest.skipped.iter().map(|skipped| format!("skipped {skipped}")));
+        notes.extend(latest.skipped.iter().map(skipped_note));
         let restored = state::restore(
             &latest.state,
             &self.config,
@@ -158,9 +161,9 @@ impl<'d, M: Module> Run<'d, M> {
         if self.monitor.best().is_some()
             && let Some(best) = checkpoints.load_best()?
         {
-            notes.extend(best.skipped.iter().map(|skipped| format!("skipped {skipped}")));
+            notes.extend(best.skipped.iter().map(skipped_note));
             let mut params = self.trainer.params.clone();
-            state::restore_params(&best.state, &mut params)?;
+            best.state.load_into(&mut params)?;
             self.best_weights = Some(params.flat().to_vec());
             self.best_checkpoint = Some(best.path);
         }
@@ -318,6 +321,7 @@ impl<'d, M: Module> Run<'d, M> {
         );
         let saved = checkpoints.save(&state, metric)?;
         self.last_checkpoint = Some(saved.path);
+        self.digest = Some(saved.digest);
         Ok(())
     }
 
@@ -327,15 +331,6 @@ impl<'d, M: Module> Run<'d, M> {
     }
 
     fn finish(mut self, stop: Stop) -> Result<Outcome<M>> {
-        let digest = state::capture(
-            &self.config,
-            &self.trainer.params,
-            &self.trainer.optimizer,
-            &*self.trainer.schedule,
-            &self.position,
-            &self.monitor,
-        )
-        .digest();
         if let Some(best) = &self.best_weights {
             self.trainer.params.flat_mut().copy_from_slice(best);
         }
@@ -345,7 +340,7 @@ impl<'d, M: Module> Run<'d, M> {
             best: self.monitor.best(),
             history: self.monitor.history().to_vec(),
             steps: self.position.step,
-            digest,
+            digest: self.digest,
             best_checkpoint: self.best_checkpoint,
             last_checkpoint: self.last_checkpoint,
             model: self.trainer.model,
@@ -361,4 +356,8 @@ fn probe(train: &dyn Dataset, size: usize, seed: u64) -> Vec<usize> {
     indices.truncate(size);
     indices.sort_unstable();
     indices
+}
+
+fn skipped_note(skipped: &Skipped) -> String {
+    format!("skipped a damaged file: {}", skipped.error)
 }

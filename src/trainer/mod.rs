@@ -28,7 +28,7 @@ pub use callback::{Callback, EvaluationInfo, JsonLines, PrintProgress, RunInfo, 
 pub use evaluate::{Evaluation, evaluate, predict};
 pub use interrupt::Interrupt;
 
-use crate::checkpoint::{Checkpoints, Digest};
+use crate::checkpoint::Checkpoints;
 use crate::data::Augment;
 use crate::monitor::{Best, EarlyStopping, Observation, StopReason};
 use crate::nn::Module;
@@ -208,9 +208,9 @@ pub struct Outcome<M> {
     pub history: Vec<Observation>,
     /// Steps taken in all, also before a resume.
     pub steps: u64,
-    /// The digest of the complete state at the end: equal for an interrupted and resumed run and
-    /// an uninterrupted one.
-    pub digest: Digest,
+    /// The digest of the complete state at the end, if it was saved: equal for an interrupted and
+    /// resumed run and an uninterrupted one.
+    pub digest: Option<String>,
     /// The file with the best weights.
     pub best_checkpoint: Option<PathBuf>,
     /// The file with the state at the end.

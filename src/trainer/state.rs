@@ -115,7 +115,7 @@ pub(super) fn restore(
             }
         }
     }
-    restore_params(state, params)?;
+    state.load_into(params)?;
     let mut velocity = vec![0.0; if state.optimizer.slots.is_empty() { 0 } else { params.flat().len() }];
     for slot in &state.optimizer.slots {
         let id = slot.name.strip_suffix(".momentum").and_then(|name| params.id(name));
@@ -128,11 +128,6 @@ pub(super) fn restore(
     let Cursor { epoch, step, position, samples, .. } = state.cursor;
     let position = Position { epoch, batch: position, step, samples };
     Ok(Restored { position, history: observations(&state.history) })
-}
-
-/// Puts saved weights into a model's parameters: all or nothing.
-pub(super) fn restore_params(state: &TrainingState<'_>, params: &mut Params) -> Result<()> {
-    state.load_into(params).map(|_| ())
 }
 
 /// The history as the table that is saved. Absent values are absent cells (NaN).
