@@ -65,6 +65,13 @@ impl<T: Send> Split for &mut [T] {
     }
 }
 
+/// One unit is one element of each.
+impl<T: Sync, const N: usize> Split for [&[T]; N] {
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        (self.map(|x| &x[..mid]), self.map(|x| &x[mid..]))
+    }
+}
+
 /// A slice of which one unit is `row` elements: an image, a row of a matrix, a block aligned to vectors. The last unit
 /// may be shorter.
 #[derive(Clone, Copy, Debug)]

@@ -127,6 +127,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn gt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `a == b`, false where either is NaN.
     fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a || b`
+    fn or(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
     /// `if mask { a } else { b }`
     fn select(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
 
@@ -139,6 +141,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn reduce_sum(self, a: Self::F32) -> f32;
     /// The largest lane; unspecified if a lane is NaN.
     fn reduce_max(self, a: Self::F32) -> f32;
+
+    /// The `LANES` bytes at `p`, each as a float.
+    ///
+    /// # Safety
+    /// `p` must be valid for reading `LANES` bytes.
+    unsafe fn load_bytes(self, p: *const u8) -> Self::F32;
+    /// Writes each lane, an integer in `0..=255`, as a byte to `p`.
+    ///
+    /// # Safety
+    /// `p` must be valid for writing `LANES` bytes.
+    unsafe fn store_bytes(self, p: *mut u8, v: Self::F32);
 
     /// All lanes zero.
     #[inline(always)]
@@ -169,7 +182,38 @@ pub trait Simd: Copy + Send + Sync + 'static {
             unsafe { self.store_partial(y.as_mut_ptr(), v, y.len()) }
         }
     }
+
+    /// The start of `x`: `min(x.len(), LANES)` bytes as floats, zero in the other lanes.
+    #[inline(always)]
+    fn read_bytes(self, x: &[u8]) -> Self::F32 {
+        let mut lanes = [0; MAX_LANES];
+        let x = if x.len() >= Self::LANES {
+            x
+        } else {
+            lanes[..x.len()].copy_from_slice(x);
+            &lanes[..]
+        };
+        // SAFETY: x holds at least LANES bytes.
+        unsafe { self.load_bytes(x.as_ptr()) }
+    }
+
+    /// Writes the first `min(y.len(), LANES)` lanes, integers in `0..=255`, to the start of `y`.
+    #[inline(always)]
+    fn write_bytes(self, y: &mut [u8], v: Self::F32) {
+        if y.len() >= Self::LANES {
+            // SAFETY: y holds at least LANES bytes.
+            unsafe { self.store_bytes(y.as_mut_ptr(), v) }
+        } else {
+            let mut lanes = [0; MAX_LANES];
+            // SAFETY: LANES <= MAX_LANES.
+            unsafe { self.store_bytes(lanes.as_mut_ptr(), v) };
+            y.copy_from_slice(&lanes[..y.len()]);
+        }
+    }
 }
+
+/// The longest vector of any instruction set.
+const MAX_LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -234,6 +278,21 @@ mod tests {
                     (lanes(s, mantissa), lanes(s, exponent)),
                     (vec![1.625; n], vec![e as f32; n])
                 );
+            }
+
+            let either = s.or(s.gt(va, vb), s.eq(vb, s.splat(b[0])));
+            assert_eq!(
+                lanes(s, s.select(either, va, s.zero())),
+                expect(&|x, y| if x > y || y == b[0] { x } else { 0.0 })
+            );
+            for k in 0..=n {
+                let bytes: Vec<u8> = (0..k).map(|i| (255 - 9 * i) as u8).collect();
+                let mut floats: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte)).collect();
+                floats.resize(n, 0.0);
+                assert_eq!(lanes(s, s.read_bytes(&bytes)), floats);
+                let mut out = vec![7; n + 1];
+                s.write_bytes(&mut out[..k], s.read(&floats));
+                assert_eq!((&out[..k], &out[k..]), (&bytes[..], &vec![7; n + 1 - k][..]));
             }
 
             let (even, odd) = s.deinterleave(va, vb);

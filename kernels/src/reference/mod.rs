@@ -5,3 +5,5 @@
 pub mod conv2d;
 pub mod gemm;
 pub mod linear;
+
+pub mod elementwise;

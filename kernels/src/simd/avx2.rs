@@ -179,6 +179,29 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn or(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX is there.
+        unsafe { _mm256_or_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> __m256 {
+        // SAFETY: AVX2 is there; the caller promises 8 readable bytes.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m256) {
+        // SAFETY: AVX2 is there; the caller promises 8 writable bytes.
+        unsafe {
+            let wide = _mm256_cvtps_epi32(v);
+            let (low, high) = (_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+            let shorts = _mm_packs_epi32(low, high);
+            _mm_storel_epi64(p.cast(), _mm_packus_epi16(shorts, shorts));
+        }
+    }
+
+    #[inline(always)]
     fn deinterleave(self, a: __m256, b: __m256) -> (__m256, __m256) {
         // SAFETY: AVX2 is there.
         unsafe {

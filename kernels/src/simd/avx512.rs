@@ -179,6 +179,23 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn or(self, a: __mmask16, b: __mmask16) -> __mmask16 {
+        a | b
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> __m512 {
+        // SAFETY: AVX-512F is there; the caller promises 16 readable bytes.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m512) {
+        // SAFETY: AVX-512F is there; the caller promises 16 writable bytes.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+
+    #[inline(always)]
     fn deinterleave(self, a: __m512, b: __m512) -> (__m512, __m512) {
         // SAFETY: AVX-512F is there.
         unsafe {

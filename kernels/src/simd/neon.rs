@@ -191,6 +191,35 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn or(
+        self,
+        a: (uint32x4_t, uint32x4_t),
+        b: (uint32x4_t, uint32x4_t),
+    ) -> (uint32x4_t, uint32x4_t) {
+        // SAFETY: NEON is there.
+        unsafe { (vorrq_u32(a.0, b.0), vorrq_u32(a.1, b.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> Eight {
+        // SAFETY: NEON is there; the caller promises 8 readable bytes.
+        unsafe {
+            let shorts = vmovl_u8(vld1_u8(p));
+            let float = |half| vcvtq_f32_u32(vmovl_u16(half));
+            Eight(float(vget_low_u16(shorts)), float(vget_high_u16(shorts)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: Eight) {
+        // SAFETY: NEON is there; the caller promises 8 writable bytes.
+        unsafe {
+            let short = |half| vmovn_u32(vcvtnq_u32_f32(half));
+            vst1_u8(p, vmovn_u16(vcombine_u16(short(v.0), short(v.1))));
+        }
+    }
+
+    #[inline(always)]
     fn deinterleave(self, a: Eight, b: Eight) -> (Eight, Eight) {
         // SAFETY: NEON is there.
         unsafe {

@@ -152,6 +152,23 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn or(self, a: [bool; 8], b: [bool; 8]) -> [bool; 8] {
+        std::array::from_fn(|i| a[i] || b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> Eight {
+        // SAFETY: the caller promises 8 readable bytes.
+        Eight(unsafe { p.cast::<[u8; 8]>().read() }.map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: Eight) {
+        // SAFETY: the caller promises 8 writable bytes.
+        unsafe { p.cast::<[u8; 8]>().write(v.0.map(|lane| lane as u8)) }
+    }
+
+    #[inline(always)]
     fn deinterleave(self, a: Eight, b: Eight) -> (Eight, Eight) {
         let both = |i: usize| if i < 8 { a.0[i] } else { b.0[i - 8] };
         (
