@@ -127,6 +127,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn gt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `a == b`, false where either is NaN.
     fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// Whether `a` is NaN.
+    fn is_nan(self, a: Self::F32) -> Self::Mask;
     /// `a || b`
     fn or(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
     /// `if mask { a } else { b }`
@@ -269,6 +271,8 @@ mod tests {
             assert_eq!(lanes(s, s.min(nan, va)), a);
             assert_eq!(lanes(s, s.select(s.eq(nan, nan), va, vb)), b);
             assert_eq!(lanes(s, s.select(s.gt(nan, va), va, vb)), b);
+            assert_eq!(lanes(s, s.select(s.is_nan(nan), va, vb)), a);
+            assert_eq!(lanes(s, s.select(s.is_nan(vb), va, vb)), b);
 
             for e in -126..=127 {
                 assert_eq!(lanes(s, s.pow2(s.splat(e as f32))), vec![(e as f32).exp2(); n]);

@@ -7,3 +7,5 @@ pub mod gemm;
 pub mod linear;
 
 pub mod elementwise;
+pub mod layout;
+pub mod pool2d;

@@ -179,6 +179,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn is_nan(self, a: __m256) -> __m256 {
+        // SAFETY: AVX is there.
+        unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a) }
+    }
+
+    #[inline(always)]
     fn or(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: AVX is there.
         unsafe { _mm256_or_ps(a, b) }

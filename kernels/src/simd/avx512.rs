@@ -179,6 +179,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn is_nan(self, a: __m512) -> __mmask16 {
+        // SAFETY: AVX-512F is there.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a) }
+    }
+
+    #[inline(always)]
     fn or(self, a: __mmask16, b: __mmask16) -> __mmask16 {
         a | b
     }

@@ -191,6 +191,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn is_nan(self, a: Eight) -> (uint32x4_t, uint32x4_t) {
+        // SAFETY: NEON is there.
+        unsafe { (vmvnq_u32(vceqq_f32(a.0, a.0)), vmvnq_u32(vceqq_f32(a.1, a.1))) }
+    }
+
+    #[inline(always)]
     fn or(
         self,
         a: (uint32x4_t, uint32x4_t),

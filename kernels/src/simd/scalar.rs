@@ -152,6 +152,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn is_nan(self, a: Eight) -> [bool; 8] {
+        a.0.map(f32::is_nan)
+    }
+
+    #[inline(always)]
     fn or(self, a: [bool; 8], b: [bool; 8]) -> [bool; 8] {
         std::array::from_fn(|i| a[i] || b[i])
     }

@@ -7,14 +7,14 @@ use ferrotape_kernels::{
 };
 
 /// Runs `f` once for every instruction set of this machine.
-pub fn on_every_isa(f: impl Fn()) {
+pub(crate) fn on_every_isa(f: impl Fn()) {
     for isa in Isa::available() {
         with_isa(isa, &f);
     }
 }
 
 /// Runs `f` in rayon pools of several sizes, on every ISA, and checks that the bits agree.
-pub fn same_bits_for_any_thread_count(f: impl Fn() -> Vec<f32> + Sync) {
+pub(crate) fn same_bits_for_any_thread_count(f: impl Fn() -> Vec<f32> + Sync) {
     for isa in Isa::available() {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -28,7 +28,7 @@ pub fn same_bits_for_any_thread_count(f: impl Fn() -> Vec<f32> + Sync) {
 }
 
 /// Numbers in [-1, 1), a different sequence for each seed (SplitMix64).
-pub fn random(len: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let next = |_| {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -40,12 +40,12 @@ pub fn random(len: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Widens to the oracle's precision.
-pub fn wide(x: &[f32]) -> Vec<f64> {
+pub(crate) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&v| f64::from(v)).collect()
 }
 
 /// Runs `f` on a buffer with the given content, between canaries that must survive.
-pub fn guarded<T: Copy + PartialEq + std::fmt::Debug>(
+pub(crate) fn guarded<T: Copy + PartialEq + std::fmt::Debug>(
     content: &[T],
     canary: T,
     f: impl FnOnce(&mut [T]),
@@ -62,7 +62,7 @@ pub fn guarded<T: Copy + PartialEq + std::fmt::Debug>(
 }
 
 /// Runs a kernel that overwrites a buffer of `len` values: it must not see the old content.
-pub fn output(len: usize, f: impl FnOnce(&mut [f32])) -> Vec<f32> {
+pub(crate) fn output(len: usize, f: impl FnOnce(&mut [f32])) -> Vec<f32> {
     let y = guarded(&vec![f32::NAN; len], -7e33, f);
     assert!(!y.iter().any(|v| v.abs() == 7e33));
     y
@@ -70,7 +70,7 @@ pub fn output(len: usize, f: impl FnOnce(&mut [f32])) -> Vec<f32> {
 
 /// Runs a kernel with `Write::Set` on garbage and with `Write::Add` on ones, checks that they
 /// differ by those ones, and returns what `Set` wrote.
-pub fn both_writes(len: usize, f: impl Fn(&mut [f32], Write)) -> Vec<f32> {
+pub(crate) fn both_writes(len: usize, f: impl Fn(&mut [f32], Write)) -> Vec<f32> {
     let set = output(len, |dx| f(dx, Write::Set));
     let add = guarded(&vec![1.0; len], -7e33, |dx| f(dx, Write::Add));
     for (i, (&set, &add)) in set.iter().zip(&add).enumerate() {
@@ -84,7 +84,7 @@ pub fn both_writes(len: usize, f: impl Fn(&mut [f32], Write)) -> Vec<f32> {
 
 /// Checks every element: NaN and infinities exactly, others within `absolute + relative * |expected|`.
 #[track_caller]
-pub fn assert_close(actual: &[f32], expected: &[f64], absolute: f64, relative: f64) {
+pub(crate) fn assert_close(actual: &[f32], expected: &[f64], absolute: f64, relative: f64) {
     assert_eq!(actual.len(), expected.len());
     for (i, (&a, &e)) in actual.iter().zip(expected).enumerate() {
         let fine = if e.is_finite() {
@@ -97,7 +97,7 @@ pub fn assert_close(actual: &[f32], expected: &[f64], absolute: f64, relative: f
 }
 
 /// The distance of `actual` from `expected` in units of the last place of an `f32` near `expected`.
-pub fn ulps(actual: f32, expected: f64) -> f64 {
+pub(crate) fn ulps(actual: f32, expected: f64) -> f64 {
     let rounded = expected as f32;
     if actual == rounded || actual.is_nan() && rounded.is_nan() {
         return if rounded.is_finite() {
@@ -117,6 +117,6 @@ fn ulp(x: f32) -> f64 {
 }
 
 /// <a, b> in f64.
-pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }

@@ -1,0 +1,216 @@
+//! Sums: of everything, or along chosen axes.
+//!
+//! Rounding errors of a sum grow with the number of additions that one accumulator sees, so each
+//! sum is made in two levels: runs of a few thousand numbers in `f32`, at vector speed, and their
+//! totals in `f64`. The order of additions depends on the shape and the instruction set only.
+
+use crate::{
+    Write,
+    isa::Isa,
+    nest::{self, Axis, MAX_RANK, Nest},
+    par::{self, Rows, Work},
+    simd::{Simd, SimdKernel},
+};
+
+/// Numbers that are added up in `f32` before the total goes to `f64`: 128 per lane of AVX2, and 32
+/// per accumulator.
+const RUN: usize = 1024;
+
+/// Rows that are added up in `f32` before their totals go to `f64`.
+const RUN_ROWS: usize = 64;
+
+/// Columns that are summed together: 8 vectors of AVX2.
+const TILE: usize = 64;
+
+/// The largest number of pieces of a total sum.
+const MAX_PIECES: usize = 64;
+
+/// The smallest piece of a total sum.
+const MIN_PIECE: usize = 1 << 15;
+
+/// The sum of `x [len]`.
+///
+/// Accurate to about `1e-6` of the sum of absolute values, for any length.
+pub fn sum(x: &[f32]) -> f32 {
+    // The pieces depend on the length alone, so that the thread count cannot change the bits.
+    let piece = x.len().div_ceil(MAX_PIECES).max(MIN_PIECE);
+    let mut totals = [0.0f64; MAX_PIECES];
+    let totals = &mut totals[..x.len().div_ceil(piece)];
+    let isa = Isa::current();
+    let data = (&mut *totals, Rows { data: x, row: piece });
+    par::split(Work::Elements(x.len()), data.0.len(), data, |_, (totals, x)| {
+        for (total, x) in totals.iter_mut().zip(x.data.chunks(piece)) {
+            *total = sum_run(isa, x);
+        }
+    });
+    totals.iter().sum::<f64>() as f32
+}
+
+/// The sum of a contiguous piece, by one thread.
+pub(crate) fn sum_run(isa: Isa, x: &[f32]) -> f64 {
+    isa.dispatch(SumRun(x))
+}
+
+struct SumRun<'a>(&'a [f32]);
+
+impl SimdKernel for SumRun<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        self.0.chunks(RUN).map(|run| f64::from(sum_short(s, run))).sum()
+    }
+}
+
+/// The sum of a few thousand numbers, in four vectors of partial sums.
+#[inline(always)]
+pub(crate) fn sum_short<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let mut sums = [s.zero(); 4];
+    let blocks = x.chunks_exact(4 * S::LANES);
+    let rest = blocks.remainder();
+    for block in blocks {
+        for (sum, x) in sums.iter_mut().zip(block.chunks_exact(S::LANES)) {
+            *sum = s.add(*sum, s.read(x));
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(rest.chunks(S::LANES)) {
+        *sum = s.add(*sum, s.read(x));
+    }
+    let [a, b, c, d] = sums;
+    s.reduce_sum(s.add(s.add(a, b), s.add(c, d)))
+}
+
+/// `y` = `x` summed over `axes`.
+///
+/// y: the product of the other axes, in their order; x: `shape`
+///
+/// # Panics
+/// If the lengths don't fit, an axis is out of range or named twice, or there are more than 8 axes.
+#[track_caller]
+pub fn sum_axes(y: &mut [f32], x: &[f32], shape: &[usize], axes: &[usize]) {
+    let rank = shape.len();
+    assert!(rank <= MAX_RANK, "sum_axes: shape {shape:?} has more than {MAX_RANK} axes");
+    let mut kept = [0; MAX_RANK];
+    kept[..rank].copy_from_slice(shape);
+    for (i, &axis) in axes.iter().enumerate() {
+        assert!(axis < rank, "sum_axes: axis {axis} of {axes:?} is not one of shape {shape:?}");
+        assert!(!axes[..i].contains(&axis), "sum_axes: axis {axis} appears twice in {axes:?}");
+        kept[axis] = 1;
+    }
+    sum_to("sum_axes", ("y", y), Write::Set, &kept[..rank], ("x", x), shape);
+}
+
+/// `dx (=|+=) dy` summed over the axes that `x_shape` lacks or has with extent 1.
+///
+/// dx: `x_shape`, dy: `y_shape`
+#[track_caller]
+pub(crate) fn sum_to(
+    op: &str,
+    (dx_name, dx): (&str, &mut [f32]),
+    write: Write,
+    x_shape: &[usize],
+    (dy_name, dy): (&str, &[f32]),
+    y_shape: &[usize],
+) {
+    nest::check_len(op, dx_name, dx.len(), x_shape);
+    nest::check_len(op, dy_name, dy.len(), y_shape);
+    let (mut kept, mut summed) = (Nest::default(), Nest::default());
+    for axis in nest::broadcast(op, x_shape, y_shape) {
+        (if axis.a == 0 { &mut summed } else { &mut kept }).push(axis);
+    }
+    let isa = Isa::current();
+    if kept.axes().is_empty()
+        && let [Axis { b: 1, .. }] = summed.axes()
+    {
+        let total = sum(dy);
+        match write {
+            Write::Set => dx[0] = total,
+            Write::Add => dx[0] += total,
+        }
+        return;
+    }
+    par::split(Work::Elements(dy.len()), dx.len(), dx, |range, dx| {
+        isa.dispatch(SumTo { dx, first: range.start, write, dy, kept: &kept, summed: &summed });
+    });
+}
+
+/// Sums for the outputs from number `first`.
+///
+/// If the innermost axis of `dy` is kept, a tile of neighbouring columns is summed at a time, row
+/// by row; if it is summed, one output is, run by run.
+struct SumTo<'a> {
+    dx: &'a mut [f32],
+    first: usize,
+    write: Write,
+    dy: &'a [f32],
+    kept: &'a Nest,
+    summed: &'a Nest,
+}
+
+impl SimdKernel for SumTo<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let SumTo { dx, first, write, dy, kept, summed } = self;
+        let (rows, column) = kept.split_inner();
+        let columns_adjoin = column.b == 1;
+        let (runs, run) = summed.split_inner();
+        let mut done = 0;
+        while done < dx.len() {
+            let (row, col) = ((first + done) / column.extent, (first + done) % column.extent);
+            let start = rows.addresses(row).1 + col * column.b;
+            let width = if columns_adjoin { TILE.min(column.extent - col) } else { 1 };
+            let width = width.min(dx.len() - done);
+            let mut tile = [0.0f64; TILE];
+            if columns_adjoin {
+                sum_rows(s, &mut tile[..width], summed, |b| &dy[start + b..][..width]);
+            } else if run.b == 1 {
+                runs.for_each(|_, b| {
+                    for run in dy[start + b..][..run.extent].chunks(RUN) {
+                        tile[0] += f64::from(sum_short(s, run));
+                    }
+                });
+            } else {
+                summed.for_each(|_, b| tile[0] += f64::from(dy[start + b]));
+            }
+            for (dx, &sum) in dx[done..].iter_mut().zip(&tile[..width]) {
+                match write {
+                    Write::Set => *dx = sum as f32,
+                    Write::Add => *dx += sum as f32,
+                }
+            }
+            done += width;
+        }
+    }
+}
+
+/// Adds up the rows that `row` finds at each address of `summed`.
+#[inline(always)]
+fn sum_rows<'a, S: Simd>(
+    s: S,
+    totals: &mut [f64],
+    summed: &Nest,
+    row: impl Fn(usize) -> &'a [f32],
+) {
+    let width = totals.len();
+    let mut partial = [0.0f32; TILE];
+    let partial = &mut partial[..width];
+    let mut flush = |partial: &mut [f32]| {
+        for (total, partial) in totals.iter_mut().zip(partial) {
+            *total += f64::from(std::mem::take(partial));
+        }
+    };
+    let mut count = 0;
+    summed.for_each(|_, b| {
+        for (partial, x) in partial.chunks_mut(S::LANES).zip(row(b).chunks(S::LANES)) {
+            let sum = s.add(s.read(partial), s.read(x));
+            s.write(partial, sum);
+        }
+        count += 1;
+        if count % RUN_ROWS == 0 {
+            flush(partial);
+        }
+    });
+    flush(partial);
+}
