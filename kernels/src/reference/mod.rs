@@ -9,3 +9,5 @@ pub mod linear;
 pub mod elementwise;
 pub mod layout;
 pub mod pool2d;
+pub mod sgd;
+pub mod softmax;
