@@ -36,6 +36,7 @@ pub mod isa;
 pub mod layout;
 mod math;
 mod nest;
+pub mod norm;
 pub mod par;
 pub mod pool2d;
 pub mod reduce;

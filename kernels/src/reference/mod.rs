@@ -8,6 +8,7 @@ pub mod linear;
 
 pub mod elementwise;
 pub mod layout;
+pub mod norm;
 pub mod pool2d;
 pub mod sgd;
 pub mod softmax;
