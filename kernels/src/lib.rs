@@ -26,14 +26,13 @@
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
 //! for threads, [`scratch`] lends memory, [`reference`] holds the oracle. All else is kernels.
 
+pub mod broadcast;
 pub mod conv2d;
+pub mod elementwise;
 pub mod gemm;
 pub mod isa;
-pub mod linear;
-pub mod broadcast;
-pub mod elementwise;
-pub mod isa;
 pub mod layout;
+pub mod linear;
 mod math;
 mod nest;
 pub mod norm;
@@ -44,8 +43,8 @@ pub mod reference;
 pub mod scratch;
 pub mod sgd;
 pub mod simd;
-mod tile;
 pub mod softmax;
+mod tile;
 
 /// What happens to what is already in an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ fn shapes() -> Vec<NormDims> {
     let mut shapes = vec![NormDims { n: 3, c: 2, hw: 3000 }, NormDims { n: 700, c: 5, hw: 1 }];
     for n in [1, 2, 5] {
         for c in [0, 1, 3, 17] {
-            shapes.extend([0, 2, 4, 7, 8, 9, 16, 33, 49].map(|hw| NormDims { n, c, hw }));
+            shapes.extend([2, 4, 7, 8, 9, 16, 33, 49].map(|hw| NormDims { n, c, hw }));
         }
     }
     shapes

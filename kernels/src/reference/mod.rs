@@ -3,11 +3,10 @@
 //! Twins compute in `f64` from the same arguments, so their own rounding does not matter.
 
 pub mod conv2d;
-pub mod gemm;
-pub mod linear;
-
 pub mod elementwise;
+pub mod gemm;
 pub mod layout;
+pub mod linear;
 pub mod norm;
 pub mod pool2d;
 pub mod sgd;
