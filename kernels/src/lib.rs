@@ -37,7 +37,9 @@ pub mod pool2d;
 pub mod reduce;
 pub mod reference;
 pub mod scratch;
+pub mod sgd;
 pub mod simd;
+pub mod softmax;
 
 /// What happens to what is already in an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,3 +3,5 @@
 pub mod elementwise;
 pub mod layout;
 pub mod pool2d;
+pub mod sgd;
+pub mod softmax;
