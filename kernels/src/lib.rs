@@ -27,9 +27,12 @@
 //! for threads, [`scratch`] lends memory, [`reference`] holds the oracle. All else is kernels.
 
 pub mod broadcast;
+pub mod conv2d;
 pub mod elementwise;
+pub mod gemm;
 pub mod isa;
 pub mod layout;
+pub mod linear;
 mod math;
 mod nest;
 pub mod par;
@@ -40,6 +43,7 @@ pub mod scratch;
 pub mod sgd;
 pub mod simd;
 pub mod softmax;
+mod tile;
 
 /// What happens to what is already in an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

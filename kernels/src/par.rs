@@ -152,6 +152,22 @@ fn pieces<D: Split>(n: usize, units: Range<usize>, data: D, f: &(impl Fn(Range<u
     rayon::join(|| pieces(left, units.start..at, a, f), || pieces(right, at..units.end, b, f));
 }
 
+/// A pointer to an output of which several threads write disjoint parts that are no slices, such as blocks of columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(pub(crate) *mut f32);
+
+// SAFETY: only a pointer; whoever dereferences it answers for the parts being disjoint.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The pointer. (A method, so that closures capture the wrapper.)
+    pub(crate) fn get(&self) -> *mut f32 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,14 @@ pub fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     result
 }
 
+/// The same for `len` offsets.
+pub fn with_offsets<R>(len: usize, f: impl FnOnce(&mut [u32]) -> R) -> R {
+    with(len, |floats| {
+        // SAFETY: u32 has the size and alignment of f32, and any bits are a u32.
+        f(unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u32>(), len) })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

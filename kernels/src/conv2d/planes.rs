@@ -1,0 +1,69 @@
+//! Zero-padded copies of images, so that a tap may reach beyond the edge without anybody asking.
+
+/// How the planes (channels) of one group of an image are laid out for reading.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planes {
+    /// Planes in a group.
+    pub(super) count: usize,
+    /// Size of a plane.
+    pub(super) size: [usize; 2],
+    /// Zeros above and to the left.
+    pub(super) before: [usize; 2],
+    /// Size of a plane with its zeros.
+    pub(super) padded: [usize; 2],
+}
+
+impl Planes {
+    /// Planes of `size` of which places from `-before` to `reach` (exclusive) are read.
+    pub(super) fn new(
+        count: usize,
+        size: [usize; 2],
+        before: [usize; 2],
+        reach: [usize; 2],
+    ) -> Self {
+        let padded = [0, 1].map(|axis| before[axis] + size[axis].max(reach[axis]));
+        Self { count, size, before, padded }
+    }
+
+    /// Whether the image can be read where it lies.
+    pub(super) fn in_place(&self) -> bool {
+        self.size == self.padded
+    }
+
+    /// Floats from one padded plane to the next.
+    pub(super) fn plane(&self) -> usize {
+        self.padded[0] * self.padded[1]
+    }
+
+    /// Floats in one group with its zeros.
+    pub(super) fn len(&self) -> usize {
+        self.count * self.plane()
+    }
+
+    /// The offset of place `at`, counted from the corner of the unpadded plane.
+    pub(super) fn offset(&self, plane: usize, at: [isize; 2]) -> u32 {
+        let row = at[0] + self.before[0] as isize;
+        let col = at[1] + self.before[1] as isize;
+        debug_assert!(row >= 0 && col >= 0);
+        (plane * self.plane() + row as usize * self.padded[1] + col as usize) as u32
+    }
+
+    /// Copies whole planes from `from` into `to`, with zeros around each.
+    pub(super) fn fill(&self, to: &mut [f32], from: &[f32]) {
+        let [h, w] = self.size;
+        let [top, left] = self.before;
+        let wide = self.padded[1];
+        if h * w == 0 {
+            return to.fill(0.0);
+        }
+        for (to, from) in to.chunks_exact_mut(self.plane()).zip(from.chunks_exact(h * w)) {
+            to[..top * wide].fill(0.0);
+            for (to, from) in to[top * wide..].chunks_exact_mut(wide).zip(from.chunks_exact(w)) {
+                to[..left].fill(0.0);
+                to[left..left + w].copy_from_slice(from);
+                to[left + w..].fill(0.0);
+            }
+            to[(top + h) * wide..].fill(0.0);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The gradient of the weights as a sum over pixels: lanes are output channels, rows are taps.
+//!
+//! `dw[tap][o] = sum over pixels of x[pixel + tap] * dy[pixel][o]` is the [`sweep`](super::sweep) with pixels and taps changing
+//! places: again the image is read one float at a time at `pixel offset + tap offset`, and `dy`, transposed,
+//! as vectors.
+//!
+//! ```text
+//! for each run of images:                 (threads split panels of output channels, or taps)
+//!   copy them with zeros around           (unless there is no padding)
+//!   for each block of pixels:
+//!     transpose dy into panels [pixel][16 output channels], L1
+//!     for each panel, for each 6 taps:
+//!       tile: sums[6, 16] += image[pixel + tap] * dy[pixel], over the block, in registers
+//! transpose the sums into dw[o][tap]
+//! ```
+
+use super::{Conv2dDims, planes::Planes, sweep::PanelWidth};
+use crate::{
+    Write,
+    isa::Isa,
+    par::{self, Shared, Work},
+    scratch,
+    simd::{Simd, SimdKernel},
+    tile::{VECTORS, emit, outer, panel, transpose_into},
+};
+use std::ops::Range;
+
+/// Pixels in a block: a panel of `dy` is 256 x 16 floats = 16 KiB, half of L1.
+const PIXELS: usize = 256;
+
+/// `dw [o, taps]` from `dy` and `x`; tap `t` reads the image at `taps[t]`, a pixel at `row * step[0] + col * step[1]`.
+pub(super) struct WeightSums<'a> {
+    pub(super) dy: &'a [f32],
+    pub(super) x: &'a [f32],
+    pub(super) d: &'a Conv2dDims,
+    pub(super) planes: Planes,
+    pub(super) taps: &'a [u32],
+    pub(super) step: [usize; 2],
+}
+
+impl WeightSums<'_> {
+    pub(super) fn run(&self, dw: &mut [f32], write: Write) {
+        let isa = Isa::current();
+        let wide = isa.dispatch(PanelWidth);
+        let per_group = self.d.o_group().div_ceil(wide);
+        let panels = self.d.groups * per_group;
+        let work = Work::MultiplyAdds(self.d.multiply_adds());
+        let out = Shared(dw.as_mut_ptr());
+        let taps = 0..self.taps.len();
+        let piece = |group: usize, panels: Range<usize>, taps: Range<usize>| {
+            isa.dispatch(Piece { sums: self, group, panels, taps, out: out.get(), write });
+        };
+        if panels >= 2 * work.pieces() {
+            par::split(work, panels, (), |mut units, ()| {
+                while !units.is_empty() {
+                    let (group, first) = (units.start / per_group, units.start % per_group);
+                    let end = per_group.min(first + units.len());
+                    piece(group, first..end, taps.clone());
+                    units.start += end - first;
+                }
+            });
+        } else {
+            par::split(work, taps.len().div_ceil(6), (), |units, ()| {
+                for group in 0..self.d.groups {
+                    piece(group, 0..per_group, units.start * 6..taps.end.min(units.end * 6));
+                }
+            });
+        }
+    }
+}
+
+/// Some panels of one group and some taps, on one thread.
+struct Piece<'a> {
+    sums: &'a WeightSums<'a>,
+    group: usize,
+    panels: Range<usize>,
+    taps: Range<usize>,
+    out: *mut f32,
+    write: Write,
+}
+
+impl SimdKernel for Piece<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let WeightSums { x, d, planes, taps, .. } = *self.sums;
+        let wide = panel::<S>();
+        let width = wide * self.panels.len();
+        let first_lane = self.panels.start * wide;
+        let lanes = width.min(d.o_group() - first_lane);
+        let pixels = d.oh() * d.ow();
+        let kernel = d.kernel[0] * d.kernel[1];
+        // Only the planes that these taps read.
+        let channels = self.taps.start / kernel..self.taps.end.div_ceil(kernel);
+        let base = channels.start * planes.plane();
+        let at_once = (PIXELS / pixels).clamp(1, d.n);
+        let plane = d.h * d.w;
+        scratch::with(self.taps.len() * width, |sums| {
+            sums.fill(0.0);
+            for image in (0..d.n).step_by(at_once) {
+                let images = image..d.n.min(image + at_once);
+                let channel =
+                    |image: usize| (image * d.groups + self.group) * d.c_group() + channels.start;
+                if planes.in_place() {
+                    let from = &x[channel(images.start) * plane..];
+                    self.images(s, sums, images, from, d.c * plane, base);
+                } else {
+                    let len = channels.len() * planes.plane();
+                    scratch::with(at_once * len, |padded| {
+                        for (image, to) in images.clone().zip(padded.chunks_exact_mut(len)) {
+                            planes.fill(to, &x[channel(image) * plane..][..channels.len() * plane]);
+                        }
+                        self.images(s, sums, images, padded, len, base);
+                    });
+                }
+            }
+            // SAFETY: dw has `lanes` rows of taps.len() floats from here on, and no other piece has this part of them.
+            unsafe {
+                let first = (self.group * d.o_group() + first_lane) * taps.len() + self.taps.start;
+                let to = self.out.add(first);
+                transpose_into(
+                    s,
+                    to,
+                    taps.len(),
+                    sums.as_ptr(),
+                    width,
+                    self.taps.len(),
+                    lanes,
+                    self.write,
+                );
+            }
+        });
+    }
+}
+
+impl Piece<'_> {
+    /// Adds what some images contribute. Element `taps[t] - base + pixel` of `x` belongs to the first image, the next is
+    /// `image_step` further.
+    #[inline(always)]
+    fn images<S: Simd>(
+        &self,
+        s: S,
+        sums: &mut [f32],
+        images: Range<usize>,
+        x: &[f32],
+        image_step: usize,
+        base: usize,
+    ) {
+        let WeightSums { d, taps, step, .. } = *self.sums;
+        let wide = panel::<S>();
+        let width = wide * self.panels.len();
+        let per_image = d.oh() * d.ow();
+        let total = images.len() * per_image;
+        let block = total.div_ceil(total.div_ceil(PIXELS));
+        let taps = &taps[self.taps.clone()];
+        scratch::with(block * width, |dy| {
+            scratch::with_offsets(block, |pixels| {
+                for first in (0..total).step_by(block) {
+                    let block = first..total.min(first + block);
+                    let pixels = &mut pixels[..block.len()];
+                    for (to, pixel) in pixels.iter_mut().zip(block.clone()) {
+                        let (i, at) = (pixel / per_image, pixel % per_image);
+                        *to =
+                            (i * image_step + at / d.ow() * step[0] + at % d.ow() * step[1]) as u32;
+                    }
+                    let furthest = taps.iter().max().map_or(0, |&tap| tap as usize - base)
+                        + pixels[pixels.len() - 1] as usize;
+                    assert!(furthest < x.len(), "conv2d: a tap beyond the image");
+                    self.pack_dy(s, dy, images.start, block.clone());
+                    for (p, dy) in
+                        dy.chunks_exact(block.len() * wide).take(self.panels.len()).enumerate()
+                    {
+                        for (t, taps) in taps.chunks(S::TILE_ROWS).enumerate() {
+                            let to = &mut sums[t * S::TILE_ROWS * width + p * wide..];
+                            let tile = Tile { x, base, pixels, dy, to, width };
+                            match *taps {
+                                [a, b, c, d, e, f] => tile.run(s, [a, b, c, d, e, f]),
+                                [a, b, c, d, e] => tile.run(s, [a, b, c, d, e]),
+                                [a, b, c, d] => tile.run(s, [a, b, c, d]),
+                                [a, b, c] => tile.run(s, [a, b, c]),
+                                [a, b] => tile.run(s, [a, b]),
+                                [a] => tile.run(s, [a]),
+                                _ => unreachable!("a tile has at most 6 rows"),
+                            }
+                        }
+                    }
+                }
+            });
+        });
+    }
+
+    /// `to[panel][pixel][lane] = dy[lane][pixel]`, zero beyond the last lane.
+    #[inline(always)]
+    fn pack_dy<S: Simd>(&self, s: S, to: &mut [f32], first_image: usize, block: Range<usize>) {
+        let WeightSums { dy, d, .. } = *self.sums;
+        let wide = panel::<S>();
+        let per_image = d.oh() * d.ow();
+        for (p, to) in self.panels.clone().zip(to.chunks_exact_mut(block.len() * wide)) {
+            let first_lane = p * wide;
+            let lanes = wide.min(d.o_group() - first_lane);
+            if lanes < wide {
+                to.fill(0.0);
+            }
+            let mut pixel = block.start;
+            while pixel < block.end {
+                let (i, at) = (pixel / per_image, pixel % per_image);
+                let run = (per_image - at).min(block.end - pixel);
+                let channel =
+                    ((first_image + i) * d.groups + self.group) * d.o_group() + first_lane;
+                let from = &dy[channel * per_image..][..lanes * per_image];
+                let to = &mut to[(pixel - block.start) * wide..][..run * wide];
+                // SAFETY: the run is inside each of the `lanes` channels in `from`, and `to` has a row for each pixel.
+                unsafe {
+                    transpose_into(
+                        s,
+                        to.as_mut_ptr(),
+                        wide,
+                        from.as_ptr().add(at),
+                        per_image,
+                        lanes,
+                        run,
+                        Write::Set,
+                    );
+                }
+                pixel += run;
+            }
+        }
+    }
+}
+
+/// A few taps and one panel of output channels.
+struct Tile<'a> {
+    x: &'a [f32],
+    base: usize,
+    pixels: &'a [u32],
+    dy: &'a [f32],
+    to: &'a mut [f32],
+    width: usize,
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const R: usize>(self, s: S, taps: [u32; R]) {
+        let wide = panel::<S>();
+        assert!(
+            self.to.len() >= (R - 1) * self.width + wide
+                && self.dy.len() >= self.pixels.len() * wide
+        );
+        // SAFETY: `images` checked that the furthest pixel and tap are inside x; the lengths of the others are above.
+        unsafe {
+            let rows = taps.map(|tap| self.x.as_ptr().add(tap as usize - self.base));
+            let at = |k: usize| *self.pixels.get_unchecked(k) as usize;
+            let acc =
+                outer::<S, R, VECTORS>(s, self.pixels.len(), rows, at, self.dy.as_ptr(), wide);
+            emit(s, acc, self.to.as_mut_ptr(), self.width, wide, Write::Add);
+        }
+    }
+}

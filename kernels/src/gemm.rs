@@ -1,0 +1,469 @@
+//! Matrix multiplication: `C[m, n] (=|+=) A[m, k] B[k, n]`.
+//!
+//! Fast paths:
+//!
+//! | when | how |
+//! |---|---|
+//! | rows of A and columns of B are contiguous, and A is short or B is one column | [`dot`] straight from both |
+//! | rows of B are contiguous and A is short | [`outer`] straight from both |
+//! | everything else | the five loops below, with B packed into panels and A into slivers |
+//!
+//! ```text
+//! loop 5: jc over n by NC        the columns whose packed B fits the L3 cache
+//!   loop 4: pc over k by KC      pack B[pc.., jc..] into panels of 16 columns   (one panel: L1)
+//!     loop 3: ic over m by MC    pack A[ic.., pc..] into slivers of 6 rows      (all of them: L2)
+//!       loop 2: jr over panels
+//!         loop 1: ir over slivers
+//!           tile: C[6, 16] += sliver * panel, over KC, in registers
+//! ```
+//!
+//! The numbering is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
+
+#![allow(clippy::too_many_arguments)] // a matrix is a pointer and a step
+
+use crate::{
+    Write,
+    isa::Isa,
+    par::{self, Shared, Work},
+    scratch,
+    simd::{Simd, SimdKernel},
+    tile::{MAX_ROWS, VECTORS, dot, emit, outer, panel, transpose_into},
+};
+use std::ops::Range;
+
+/// Depth of a packed block: a panel of B is KC x 16 floats = 16 KiB, half of L1. A block shorter than this is used where `k`
+/// divides into equal parts.
+const KC: usize = 256;
+/// Rows of a packed block of A: MC x KC floats = 144 KiB, under a third of L2. A multiple of 6 and of 2.
+const MC: usize = 144;
+/// Columns of a packed block of B: KC x NC floats = 2 MiB.
+const NC: usize = 2048;
+/// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
+const SHORT: usize = 4 * MAX_ROWS;
+/// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
+const SHORT_DOT: usize = 128;
+
+/// A matrix in a slice: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Distance from a row to the next.
+    pub row_stride: usize,
+    /// Distance from a column to the next.
+    pub col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// `data` as a contiguous row-major matrix.
+    ///
+    /// # Panics
+    /// If `data` has not `rows * cols` elements.
+    #[track_caller]
+    pub fn row_major(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(
+            data.len(),
+            rows * cols,
+            "Mat::row_major: data must hold {rows} x {cols} elements"
+        );
+        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    pub fn t(self) -> Self {
+        let Self { data, rows, cols, row_stride, col_stride } = self;
+        Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
+    }
+
+    #[track_caller]
+    fn check(&self, name: &str) {
+        if self.rows > 0 && self.cols > 0 {
+            let last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
+            assert!(
+                last < self.data.len(),
+                "gemm: {name} has {} elements, its shape and strides need {}",
+                self.data.len(),
+                last + 1
+            );
+        }
+    }
+}
+
+/// `C = A B` or `C += A B`; `c` is contiguous and row-major, `[a.rows, b.cols]`.
+///
+/// # Panics
+/// If `a.cols != b.rows`, or a slice is too short for its shape.
+#[track_caller]
+pub fn gemm(c: &mut [f32], write: Write, a: Mat, b: Mat) {
+    assert_eq!(a.cols, b.rows, "gemm: A has {} columns, B has {} rows", a.cols, b.rows);
+    assert_eq!(c.len(), a.rows * b.cols, "gemm: C must hold {} x {} elements", a.rows, b.cols);
+    a.check("A");
+    b.check("B");
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    if k == 0 {
+        if write == Write::Set {
+            c.fill(0.0);
+        }
+        return;
+    }
+    if m == 0 || n == 0 {
+        return;
+    }
+    let isa = Isa::current();
+    let out = Shared(c.as_mut_ptr());
+    let work = Work::MultiplyAdds(m * k * n);
+    // Cut the longer side of C, at multiples of a tile.
+    let by_rows = m >= n;
+    let (side, step) = if by_rows { (m, MAX_ROWS) } else { (n, 64) };
+    par::split(work, side.div_ceil(step), (), |units, ()| {
+        let piece = units.start * step..(units.end * step).min(side);
+        let (rows, cols) = if by_rows { (piece, 0..n) } else { (0..m, piece) };
+        // SAFETY: c holds m x n floats in rows of n, and no two pieces share a row and a column.
+        unsafe { block(isa, out.get(), n, write, a, b, rows, cols) };
+    });
+}
+
+/// The part of the product in the given rows and columns of C, on this thread.
+///
+/// # Safety
+/// `c` must be valid for reads and writes as a matrix of `rows.end x c_step` floats, with `cols.end <= c_step`, and the
+/// part written to by nobody else. `a` and `b` must be checked and their shapes agree.
+pub(crate) unsafe fn block(
+    isa: Isa,
+    c: *mut f32,
+    c_step: usize,
+    write: Write,
+    a: Mat,
+    b: Mat,
+    rows: Range<usize>,
+    cols: Range<usize>,
+) {
+    let along_k = a.col_stride == 1 && (b.row_stride == 1 || b.rows == 1);
+    // The whole product decides, not the piece of it that this thread has: else the bits would depend on the cut.
+    let algorithm = match () {
+        _ if along_k && (a.rows < SHORT_DOT || b.cols == 1) => Algorithm::Dot,
+        _ if b.col_stride == 1 && a.rows < SHORT => Algorithm::Unpacked,
+        _ => Algorithm::Packed,
+    };
+    isa.dispatch(Block { c, c_step, write, a, b, rows, cols, algorithm });
+}
+
+enum Algorithm {
+    Dot,
+    Unpacked,
+    Packed,
+}
+
+struct Block<'a> {
+    c: *mut f32,
+    c_step: usize,
+    write: Write,
+    a: Mat<'a>,
+    b: Mat<'a>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    algorithm: Algorithm,
+}
+
+impl SimdKernel for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `block`'s caller made the promises that these need.
+        unsafe {
+            match self.algorithm {
+                Algorithm::Dot => self.dots(s),
+                Algorithm::Unpacked => self.unpacked(s),
+                Algorithm::Packed => self.packed(s),
+            }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// Both operands contiguous along `k`: tiles of 3 rows of A by 4 columns of B.
+    #[inline(always)]
+    unsafe fn dots<S: Simd>(&self, s: S) {
+        for j in self.cols.clone().step_by(4) {
+            for i in self.rows.clone().step_by(3) {
+                let (high, wide) = (3.min(self.rows.end - i), 4.min(self.cols.end - j));
+                // SAFETY: rows i .. i + high of A and columns j .. j + wide of B are there.
+                unsafe {
+                    match (high, wide) {
+                        (3, 4) => self.dot_tile::<S, 3, 4>(s, i, j),
+                        (2, 4) => self.dot_tile::<S, 2, 4>(s, i, j),
+                        (1, 4) => self.dot_tile::<S, 1, 4>(s, i, j),
+                        _ => {
+                            for j in j..j + wide {
+                                match high {
+                                    3 => self.dot_tile::<S, 3, 1>(s, i, j),
+                                    2 => self.dot_tile::<S, 2, 1>(s, i, j),
+                                    _ => self.dot_tile::<S, 1, 1>(s, i, j),
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_tile<S: Simd, const I: usize, const J: usize>(&self, s: S, i: usize, j: usize) {
+        // SAFETY: rows i .. i + I of A and columns j .. j + J of B exist and have a.cols elements each; so do these
+        // places of C.
+        unsafe {
+            let a = std::array::from_fn(|r| self.a.data.as_ptr().add((i + r) * self.a.row_stride));
+            let b = std::array::from_fn(|r| self.b.data.as_ptr().add((j + r) * self.b.col_stride));
+            let sums: [[f32; J]; I] = dot(s, self.a.cols, a, b);
+            for (r, row) in sums.iter().enumerate() {
+                for (q, &sum) in row.iter().enumerate() {
+                    let c = self.c.add((i + r) * self.c_step + j + q);
+                    *c = if self.write == Write::Add { *c + sum } else { sum };
+                }
+            }
+        }
+    }
+
+    /// Few rows: B is read once or a few times where it lies; only a last narrow panel is copied.
+    #[inline(always)]
+    unsafe fn unpacked<S: Simd>(&self, s: S) {
+        let wide = panel::<S>();
+        let whole = self.cols.len() / wide * wide;
+        let tail = self.cols.start + whole;
+        for j in (self.cols.start..tail).step_by(wide) {
+            // SAFETY: 16 columns of B from j on are there, in every row.
+            unsafe {
+                self.tiles(
+                    s,
+                    0..self.a.cols,
+                    self.b.data.as_ptr().add(j),
+                    self.b.row_stride,
+                    None,
+                    self.rows.clone(),
+                    j,
+                    self.write,
+                )
+            };
+        }
+        if tail < self.cols.end {
+            scratch::with(self.a.cols * wide, |packed| {
+                // SAFETY: the panel is inside B; packed has room for it.
+                unsafe {
+                    self.pack_b(s, packed, 0..self.a.cols, tail..self.cols.end);
+                    self.tiles(
+                        s,
+                        0..self.a.cols,
+                        packed.as_ptr(),
+                        wide,
+                        None,
+                        self.rows.clone(),
+                        tail,
+                        self.write,
+                    );
+                }
+            });
+        }
+    }
+
+    /// The five loops.
+    #[inline(always)]
+    unsafe fn packed<S: Simd>(&self, s: S) {
+        let wide = panel::<S>();
+        let parts = self.a.cols.div_ceil(KC);
+        let kc = self.a.cols.div_ceil(parts);
+        let nc = NC.min(self.cols.len().next_multiple_of(wide));
+        let mc = MC.min(self.rows.len().next_multiple_of(S::TILE_ROWS));
+        scratch::with(kc * nc, |packed_b| {
+            scratch::with(mc * kc, |packed_a| {
+                for jc in self.cols.clone().step_by(NC) {
+                    let jc = jc..(jc + NC).min(self.cols.end);
+                    for pc in (0..self.a.cols).step_by(kc) {
+                        let pc = pc..(pc + kc).min(self.a.cols);
+                        let write = if pc.start > 0 { Write::Add } else { self.write };
+                        // SAFETY: every range is inside its matrix, and the buffers hold whole panels and slivers.
+                        unsafe {
+                            self.pack_b(s, packed_b, pc.clone(), jc.clone());
+                            for ic in self.rows.clone().step_by(MC) {
+                                let ic = ic..(ic + MC).min(self.rows.end);
+                                self.pack_a(s, packed_a, ic.clone(), pc.clone());
+                                for (jr, j) in jc.clone().step_by(wide).enumerate() {
+                                    let b = packed_b.as_ptr().add(jr * pc.len() * wide);
+                                    self.tiles(
+                                        s,
+                                        pc.clone(),
+                                        b,
+                                        wide,
+                                        Some(packed_a.as_ptr()),
+                                        ic.clone(),
+                                        j,
+                                        write,
+                                    );
+                                }
+                            }
+                        }
+                    }
+                }
+            });
+        });
+    }
+
+    /// Loop 1: one panel of B, at column `j` of C, against all slivers of the rows `ic`.
+    ///
+    /// # Safety
+    /// `b` must be readable for `pc.len()` rows of a panel, `b_step` apart; `packed_a` must hold the slivers.
+    #[inline(always)]
+    unsafe fn tiles<S: Simd>(
+        &self,
+        s: S,
+        pc: Range<usize>,
+        b: *const f32,
+        b_step: usize,
+        packed_a: Option<*const f32>,
+        ic: Range<usize>,
+        j: usize,
+        write: Write,
+    ) {
+        for i in ic.clone().step_by(S::TILE_ROWS) {
+            let high = S::TILE_ROWS.min(ic.end - i);
+            // SAFETY: the sliver's rows and columns are inside A, or packed by pack_a in this layout.
+            let (a, row_stride, col_stride) = unsafe {
+                match packed_a {
+                    Some(packed) => (packed.add((i - ic.start) * pc.len()), 1, high),
+                    None => {
+                        let at = i * self.a.row_stride + pc.start * self.a.col_stride;
+                        (self.a.data.as_ptr().add(at), self.a.row_stride, self.a.col_stride)
+                    }
+                }
+            };
+            let sliver = Sliver { a, row_stride, col_stride, depth: pc.len() };
+            // SAFETY: as promised for b; C has these rows and columns.
+            unsafe {
+                let c = self.c.add(i * self.c_step + j);
+                let cols = (self.cols.end - j).min(panel::<S>());
+                match high {
+                    6 => sliver.tile::<S, 6>(s, b, b_step, c, self.c_step, cols, write),
+                    5 => sliver.tile::<S, 5>(s, b, b_step, c, self.c_step, cols, write),
+                    4 => sliver.tile::<S, 4>(s, b, b_step, c, self.c_step, cols, write),
+                    3 => sliver.tile::<S, 3>(s, b, b_step, c, self.c_step, cols, write),
+                    2 => sliver.tile::<S, 2>(s, b, b_step, c, self.c_step, cols, write),
+                    _ => sliver.tile::<S, 1>(s, b, b_step, c, self.c_step, cols, write),
+                }
+            }
+        }
+    }
+
+    /// `packed[panel][k][16] = B[k, columns of the panel]`, zero beyond the last column.
+    #[inline(always)]
+    unsafe fn pack_b<S: Simd>(&self, s: S, packed: &mut [f32], pc: Range<usize>, jc: Range<usize>) {
+        let wide = panel::<S>();
+        let Mat { data, row_stride, col_stride, .. } = self.b;
+        for (j, to) in jc.clone().step_by(wide).zip(packed.chunks_exact_mut(pc.len() * wide)) {
+            let cols = wide.min(jc.end - j);
+            if col_stride == 1 {
+                for (k, to) in pc.clone().zip(to.chunks_exact_mut(wide)) {
+                    let from = &data[k * row_stride + j..][..cols];
+                    for v in 0..VECTORS {
+                        let x = s.read(from.get(v * S::LANES..).unwrap_or_default());
+                        s.write(&mut to[v * S::LANES..], x);
+                    }
+                }
+            } else if row_stride == 1 {
+                if cols < wide {
+                    to.fill(0.0);
+                }
+                // SAFETY: the panel, and its source, are inside their slices.
+                unsafe {
+                    let from = data.as_ptr().add(j * col_stride + pc.start);
+                    transpose_into(
+                        s,
+                        to.as_mut_ptr(),
+                        wide,
+                        from,
+                        col_stride,
+                        cols,
+                        pc.len(),
+                        Write::Set,
+                    );
+                }
+            } else {
+                for (k, to) in pc.clone().zip(to.chunks_exact_mut(wide)) {
+                    for (q, to) in to.iter_mut().enumerate() {
+                        *to = if q < cols {
+                            data[k * row_stride + (j + q) * col_stride]
+                        } else {
+                            0.0
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// `packed[sliver][k][rows of the sliver] = A`; the last sliver is as narrow as its rows.
+    #[inline(always)]
+    unsafe fn pack_a<S: Simd>(&self, s: S, packed: &mut [f32], ic: Range<usize>, pc: Range<usize>) {
+        let Mat { data, row_stride, col_stride, .. } = self.a;
+        for i in ic.clone().step_by(S::TILE_ROWS) {
+            let high = S::TILE_ROWS.min(ic.end - i);
+            let to = &mut packed[(i - ic.start) * pc.len()..][..high * pc.len()];
+            if col_stride == 1 {
+                // SAFETY: the sliver, and its source, are inside their slices.
+                unsafe {
+                    let from = data.as_ptr().add(i * row_stride + pc.start);
+                    transpose_into(
+                        s,
+                        to.as_mut_ptr(),
+                        high,
+                        from,
+                        row_stride,
+                        high,
+                        pc.len(),
+                        Write::Set,
+                    );
+                }
+            } else {
+                for (k, to) in pc.clone().zip(to.chunks_exact_mut(high)) {
+                    for (r, to) in to.iter_mut().enumerate() {
+                        *to = data[(i + r) * row_stride + k * col_stride];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A few rows of A, packed or not.
+struct Sliver {
+    a: *const f32,
+    row_stride: usize,
+    col_stride: usize,
+    depth: usize,
+}
+
+impl Sliver {
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        b: *const f32,
+        b_step: usize,
+        c: *mut f32,
+        c_step: usize,
+        cols: usize,
+        write: Write,
+    ) {
+        // SAFETY: the caller's promises: R rows of A, a panel of B, R rows of C.
+        unsafe {
+            let rows = std::array::from_fn(|r| self.a.add(r * self.row_stride));
+            let acc =
+                outer::<S, R, VECTORS>(s, self.depth, rows, |k| k * self.col_stride, b, b_step);
+            emit(s, acc, c, c_step, cols, write);
+        }
+    }
+}

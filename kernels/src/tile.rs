@@ -1,0 +1,203 @@
+//! The register tiles: the innermost loops of every matrix product and convolution.
+//!
+//! Both keep `R x V` accumulators in registers and do nothing but load and multiply-add:
+//!
+//! - [`outer`]: `acc[i][v] += a[i][k] * b[k][v]`. `b` is read as vectors, `a` one float at a time from *anywhere*: a row is a
+//!   pointer, a step along `k` is an offset. With packed rows that is matrix multiplication; with the pixels of an
+//!   image as rows and a table of kernel taps as offsets it is a convolution, for any padding, stride and dilation,
+//!   and no matrix of patches is ever built.
+//! - [`dot`]: `acc[i][j] += a[i][k..] . b[j][k..]`, both read as vectors along `k`; the lanes are summed at the end.
+//!
+//! An FMA takes 4 cycles and two start in each, so at least 8 accumulators must be in flight. 6 x 2 = 12 need 2 + 6 loads
+//! for 12 FMAs, well below the two loads a cycle that the processor can do. One accumulator spilled to the stack
+//! costs a factor of two, so the order below matters: vectors of `b` first, then one broadcast at a time.
+
+// A matrix is a pointer and a step, and index loops over small arrays read like the formulas.
+#![allow(clippy::too_many_arguments, clippy::needless_range_loop)]
+
+use crate::{Write, simd::Simd};
+
+/// Vectors in a row of the outer tile.
+pub(crate) const VECTORS: usize = 2;
+
+/// Rows of the largest outer tile of any instruction set.
+pub(crate) const MAX_ROWS: usize = 6;
+
+/// Columns of the outer tile: the width of a packed panel.
+pub(crate) const fn panel<S: Simd>() -> usize {
+    VECTORS * S::LANES
+}
+
+/// `acc[i][v] = sum over k < depth of a[i][at(k)] * b[k * b_step + v * LANES ..]`
+///
+/// # Safety
+/// `a[i] + at(k)` must be readable for every `i` and `k < depth`, and `V * LANES` floats at `b + k * b_step`.
+#[inline(always)]
+pub(crate) unsafe fn outer<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    depth: usize,
+    a: [*const f32; R],
+    at: impl Fn(usize) -> usize,
+    b: *const f32,
+    b_step: usize,
+) -> [[S::F32; V]; R] {
+    let mut acc = [[s.zero(); V]; R];
+    for k in 0..depth {
+        let offset = at(k);
+        let mut bs = [s.zero(); V];
+        for v in 0..V {
+            // SAFETY: the caller's promise about b.
+            bs[v] = unsafe { s.load(b.add(k * b_step + v * S::LANES)) };
+        }
+        for i in 0..R {
+            // SAFETY: the caller's promise about a.
+            let x = s.splat(unsafe { *a[i].add(offset) });
+            for v in 0..V {
+                acc[i][v] = s.fma(x, bs[v], acc[i][v]);
+            }
+        }
+    }
+    acc
+}
+
+/// Writes or adds a tile to the matrix at `c`, whose rows are `c_step` apart: the first `cols <= V * LANES` columns.
+///
+/// # Safety
+/// `cols` floats at `c + i * c_step` must be writable for every `i < R`.
+#[inline(always)]
+pub(crate) unsafe fn emit<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    acc: [[S::F32; V]; R],
+    c: *mut f32,
+    c_step: usize,
+    cols: usize,
+    write: Write,
+) {
+    for (i, row) in acc.into_iter().enumerate() {
+        for (v, mut x) in row.into_iter().enumerate() {
+            let n = cols.saturating_sub(v * S::LANES).min(S::LANES);
+            // SAFETY: n floats are left in this row, by the caller's promise; no more are touched.
+            unsafe {
+                let at = c.add(i * c_step + v * S::LANES);
+                if n == S::LANES {
+                    if write == Write::Add {
+                        x = s.add(s.load(at), x);
+                    }
+                    s.store(at, x);
+                } else if n > 0 {
+                    if write == Write::Add {
+                        x = s.add(s.load_partial(at, n), x);
+                    }
+                    s.store_partial(at, x, n);
+                }
+            }
+        }
+    }
+}
+
+/// `sum over k < depth of a[i][k] * b[j][k]` for each `i` and `j`.
+///
+/// # Safety
+/// `depth` floats must be readable at every `a[i]` and `b[j]`.
+#[inline(always)]
+pub(crate) unsafe fn dot<S: Simd, const I: usize, const J: usize>(
+    s: S,
+    depth: usize,
+    a: [*const f32; I],
+    b: [*const f32; J],
+) -> [[f32; J]; I] {
+    let mut acc = [[s.zero(); J]; I];
+    let whole = depth / S::LANES * S::LANES;
+    let mut k = 0;
+    while k < whole {
+        // SAFETY: k + LANES <= depth.
+        let bs: [S::F32; J] = std::array::from_fn(|j| unsafe { s.load(b[j].add(k)) });
+        for i in 0..I {
+            // SAFETY: as above.
+            let x = unsafe { s.load(a[i].add(k)) };
+            for j in 0..J {
+                acc[i][j] = s.fma(x, bs[j], acc[i][j]);
+            }
+        }
+        k += S::LANES;
+    }
+    if whole < depth {
+        // SAFETY: depth - whole floats are left in each row.
+        let bs: [S::F32; J] =
+            std::array::from_fn(|j| unsafe { s.load_partial(b[j].add(whole), depth - whole) });
+        for i in 0..I {
+            // SAFETY: as above.
+            let x = unsafe { s.load_partial(a[i].add(whole), depth - whole) };
+            for j in 0..J {
+                acc[i][j] = s.fma(x, bs[j], acc[i][j]);
+            }
+        }
+    }
+    std::array::from_fn(|i| std::array::from_fn(|j| s.reduce_sum(acc[i][j])))
+}
+
+/// Transposes the `LANES x LANES` square in the first `LANES` vectors of `square`.
+///
+/// Interleaving vector `i` with vector `i + LANES / 2` is a perfect shuffle of the square's elements; after
+/// `log2(LANES)` of them the row and column bits of every index have changed places.
+#[inline(always)]
+pub(crate) fn transpose<S: Simd>(s: S, square: &mut [S::F32; 16]) {
+    let half = S::LANES / 2;
+    let mut stages = S::LANES;
+    while stages > 1 {
+        let from = *square;
+        for i in 0..half {
+            (square[2 * i], square[2 * i + 1]) = s.interleave(from[i], from[i + half]);
+        }
+        stages /= 2;
+    }
+}
+
+/// `to[c][r] = from[r][c]` for a `rows x cols` matrix, `LANES x LANES` squares at a time.
+///
+/// # Safety
+/// `cols` floats must be readable at `from + r * from_step` for `r < rows`, and `rows` floats writable at
+/// `to + c * to_step` for `c < cols`; the two must not overlap.
+#[inline(always)]
+pub(crate) unsafe fn transpose_into<S: Simd>(
+    s: S,
+    to: *mut f32,
+    to_step: usize,
+    from: *const f32,
+    from_step: usize,
+    rows: usize,
+    cols: usize,
+    write: Write,
+) {
+    for r in (0..rows).step_by(S::LANES) {
+        let high = S::LANES.min(rows - r);
+        for c in (0..cols).step_by(S::LANES) {
+            let wide = S::LANES.min(cols - c);
+            let mut square = [s.zero(); 16];
+            // SAFETY: rows r .. r + high and columns c .. c + wide are inside both matrices.
+            unsafe {
+                for i in 0..high {
+                    let at = from.add((r + i) * from_step + c);
+                    square[i] =
+                        if wide == S::LANES { s.load(at) } else { s.load_partial(at, wide) };
+                }
+                transpose(s, &mut square);
+                for j in 0..wide {
+                    let at = to.add((c + j) * to_step + r);
+                    let mut x = square[j];
+                    if high == S::LANES {
+                        if write == Write::Add {
+                            x = s.add(s.load(at), x);
+                        }
+                        s.store(at, x);
+                    } else {
+                        if write == Write::Add {
+                            x = s.add(s.load_partial(at, high), x);
+                        }
+                        s.store_partial(at, x, high);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Convolutions against their f64 twins, over a grid of shapes, on every instruction set.
+
+#![allow(clippy::type_complexity)] // closures that take closures
+
+mod common;
+
+use common::*;
+use ferrotape_kernels::{
+    Write,
+    conv2d::{self, Conv2dDims},
+    reference::conv2d as twin,
+};
+
+/// A random corner of the grid, small enough for the naive twin.
+fn shape(random: &mut Random) -> Conv2dDims {
+    loop {
+        let channels = [1, 2, 3, 7, 8, 16, 17];
+        let sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 28];
+        let kernels = [1, 2, 3, 5, 7];
+        let mut pair = |from: &[usize]| [random.pick(from), random.pick(from)];
+        let [h, w] = pair(&sizes);
+        let [c, mut o] = pair(&channels);
+        let kernel = pair(&kernels);
+        let [stride, padding, dilation] =
+            [pair(&[1, 1, 2, 3]), pair(&[0, 1, 2, 3]), pair(&[1, 1, 2])];
+        let n = random.pick(&[0, 1, 2, 3]);
+        let groups = random.pick(&[1, 1, c]);
+        if groups > 1 {
+            o = groups * random.pick(&[1, 1, 2]);
+        }
+        let d = Conv2dDims { n, c, h, w, o, kernel, stride, padding, dilation, groups };
+        if d.flops() < 2_000_000 {
+            return d;
+        }
+    }
+}
+
+struct Case {
+    d: Conv2dDims,
+    x: Guarded,
+    w: Guarded,
+    dy: Guarded,
+    bias: Option<Guarded>,
+}
+
+impl Case {
+    fn new(random: &mut Random, d: Conv2dDims) -> Self {
+        let mut guarded = |len| Guarded::new(&random.floats(len));
+        let [x, w, dy, bias] = [d.x_len(), d.w_len(), d.y_len(), d.o].map(&mut guarded);
+        let bias = random.pick(&[true, false]).then_some(bias);
+        Self { d, x, w, dy, bias }
+    }
+
+    fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_ref().map(Guarded::get)
+    }
+
+    /// Every kernel once, by name: output length, terms in a sum, the kernel, the twin.
+    fn each(
+        &self,
+        mut f: impl FnMut(
+            &str,
+            usize,
+            usize,
+            &(dyn Fn(&mut [f32], Write) + Sync),
+            &dyn Fn(&mut [f64], &dyn Fn(&[f32]) -> Vec<f64>),
+        ),
+    ) {
+        let d = &self.d;
+        let (x, w, dy) = (self.x.get(), self.w.get(), self.dy.get());
+        let taps = d.kernel[0] * d.kernel[1];
+        let pixels = d.n * d.oh() * d.ow();
+        f(
+            "forward",
+            dy.len(),
+            d.c / d.groups * taps + 1,
+            &|y, _| conv2d::forward(y, x, w, self.bias(), d),
+            &|y, f| {
+                twin::forward(y, &f(x), &f(w), self.bias().map(f).as_deref(), d);
+            },
+        );
+        f(
+            "backward_input",
+            x.len(),
+            d.o / d.groups * taps,
+            &|dx, write| conv2d::backward_input(dx, write, dy, w, d),
+            &|dx, f| {
+                twin::backward_input(dx, &f(dy), &f(w), d);
+            },
+        );
+        f(
+            "backward_weight",
+            w.len(),
+            pixels,
+            &|dw, write| conv2d::backward_weight(dw, write, dy, x, d),
+            &|dw, f| {
+                twin::backward_weight(dw, &f(dy), &f(x), d);
+            },
+        );
+        f(
+            "backward_bias",
+            d.o,
+            pixels,
+            &|db, write| conv2d::backward_bias(db, write, dy, d),
+            &|db, f| {
+                twin::backward_bias(db, &f(dy), d);
+            },
+        );
+    }
+
+    fn check(&self) {
+        self.each(|op, len, terms, kernel, twin| {
+            let (mut value, mut magnitude) = (vec![0.0; len], vec![0.0; len]);
+            twin(&mut value, &f64s);
+            twin(&mut magnitude, &abs);
+            on_every_isa(|isa| {
+                let what = format!("conv2d::{op} {:?} on {}", self.d, isa.name());
+                let mut out = Guarded::new(&vec![f32::NAN; len]);
+                kernel(out.get_mut(), Write::Set);
+                out.check(&what);
+                assert_close(&what, out.get(), &value, &magnitude, terms);
+                if op != "forward" {
+                    kernel(out.get_mut(), Write::Add);
+                    out.check(&what);
+                    let twice = |x: &[f64]| x.iter().map(|x| 2.0 * x).collect::<Vec<_>>();
+                    assert_close(&what, out.get(), &twice(&value), &twice(&magnitude), terms + 1);
+                }
+            });
+        });
+    }
+}
+
+fn dims(
+    n: usize,
+    c: usize,
+    [h, w]: [usize; 2],
+    o: usize,
+    k: usize,
+    stride: usize,
+    padding: usize,
+) -> Conv2dDims {
+    Conv2dDims {
+        n,
+        c,
+        h,
+        w,
+        o,
+        kernel: [k; 2],
+        stride: [stride; 2],
+        padding: [padding; 2],
+        dilation: [1; 2],
+        groups: 1,
+    }
+}
+
+#[test]
+fn every_kernel_on_the_grid() {
+    let mut random = Random(1);
+    for _ in 0..400 {
+        let d = shape(&mut random);
+        Case::new(&mut random, d).check();
+    }
+}
+
+/// The layers of the networks we train and measure, with fewer images and channels.
+#[test]
+fn every_kernel_on_real_layers() {
+    let mut random = Random(2);
+    let depthwise = Conv2dDims { groups: 8, ..dims(2, 8, [28, 28], 8, 3, 1, 1) };
+    let grouped = Conv2dDims { groups: 2, ..dims(2, 16, [9, 9], 40, 3, 1, 1) };
+    for d in [
+        dims(3, 3, [32, 32], 6, 5, 1, 0),
+        dims(2, 1, [28, 28], 32, 3, 1, 1),
+        dims(1, 64, [14, 14], 16, 3, 1, 1),
+        dims(7, 70, [7, 7], 33, 3, 1, 1),
+        dims(2, 24, [20, 20], 50, 1, 1, 0),
+        dims(1, 3, [56, 56], 16, 7, 2, 3),
+        dims(2, 16, [28, 28], 24, 3, 2, 1),
+        dims(3, 6, [14, 14], 16, 5, 1, 0),
+        depthwise,
+        grouped,
+    ] {
+        Case::new(&mut random, d).check();
+    }
+}
+
+/// `<conv(x, w), dy> = <x, backward_input(dy, w)> = <w, backward_weight(dy, x)>`: the kernels agree with each other.
+#[test]
+fn forward_and_backward_are_adjoint() {
+    let mut random = Random(3);
+    for _ in 0..200 {
+        let d = shape(&mut random);
+        let case = Case { bias: None, ..Case::new(&mut random, d) };
+        let (x, w, dy) = (case.x.get(), case.w.get(), case.dy.get());
+        on_every_isa(|isa| {
+            let mut sides = vec![];
+            case.each(|op, len, _, kernel, _| {
+                let mut out = vec![0.0; len];
+                kernel(&mut out, Write::Set);
+                match op {
+                    "forward" => sides.push(inner(&out, dy)),
+                    "backward_input" => sides.push(inner(&out, x)),
+                    "backward_weight" => sides.push(inner(&out, w)),
+                    _ => {}
+                }
+            });
+            let scale = (d.flops() as f64).sqrt() + 1.0;
+            assert!(
+                (sides[0] - sides[1]).abs() < 1e-5 * scale
+                    && (sides[0] - sides[2]).abs() < 1e-5 * scale,
+                "{d:?} on {}: {sides:?}",
+                isa.name()
+            );
+        });
+    }
+}
+
+#[test]
+fn the_same_bits_on_any_number_of_threads() {
+    let mut random = Random(4);
+    let depthwise = Conv2dDims { groups: 24, ..dims(5, 24, [28, 28], 24, 3, 1, 1) };
+    for d in [
+        dims(3, 16, [14, 14], 40, 3, 1, 1),
+        dims(1, 16, [17, 19], 96, 3, 1, 1),
+        dims(17, 3, [32, 32], 6, 5, 1, 0),
+        dims(5, 17, [15, 15], 24, 3, 2, 1),
+        dims(5, 32, [16, 16], 48, 1, 1, 0),
+        depthwise,
+    ] {
+        Case { bias: None, ..Case::new(&mut random, d) }.each(|op, len, _, kernel, _| {
+            assert_same_bits(&format!("conv2d::{op} {d:?}"), || {
+                let mut out = vec![0.0; len];
+                kernel(&mut out, Write::Set);
+                out
+            });
+        });
+    }
+}
+
+#[test]
+#[should_panic(expected = "conv2d::forward: w has 17 elements")]
+fn a_wrong_length_is_named() {
+    let d = dims(1, 1, [5, 5], 2, 3, 1, 0);
+    conv2d::forward(&mut [0.0; 18], &[0.0; 25], &[0.0; 17], None, &d);
+}
