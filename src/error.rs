@@ -32,6 +32,20 @@ pub enum Error {
         /// What is wrong with it.
         fault: DataFault,
     },
+    /// A checkpoint file is not what it should be.
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong and how.
+        fault: CheckpointFault,
+    },
+    /// A run directory cannot be used.
+    RunDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        fault: RunDirFault,
+    },
     /// A setting, specification or argument has a value that cannot work.
     Config {
         /// The setting's name as the user wrote it.
@@ -68,8 +82,8 @@ pub enum DataFault {
     },
     /// The file goes on after its declared end.
     TrailingBytes {
-        /// How many bytes too many.
-        extra: u64,
+        /// Where the file should end, in bytes from its (uncompressed) beginning.
+        declared: u64,
     },
     /// The file describes more than this reader is willing to allocate.
     TooLarge {
@@ -106,7 +120,75 @@ pub enum DataFault {
     },
 }
 
+/// What is wrong with a checkpoint file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CheckpointFault {
+    /// The file does not begin like a checkpoint.
+    NotACheckpoint,
+    /// The path leads to a directory, a pipe or a device.
+    NotARegularFile,
+    /// The file ends early.
+    Truncated {
+        /// Bytes there should be.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// A part of the file is not as it was written.
+    Corrupt {
+        /// The section or tensor.
+        part: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file uses something that a later version of this library introduced.
+    NeedsNewerReader {
+        /// The format version or the section.
+        what: String,
+    },
+    /// The file describes more than a reader is willing to handle, or a writer to write.
+    OverLimit {
+        /// What there is too much of.
+        what: String,
+        /// How much.
+        value: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// The file's name says another generation than the file.
+    WrongName {
+        /// The generation written into the file.
+        generation: u64,
+    },
+}
+
+/// Why a run directory cannot be used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunDirFault {
+    /// Another process, or another handle in this one, is writing to it.
+    Locked,
+    /// It holds checkpoint files, but none is valid.
+    NoValidCheckpoint {
+        /// The files and why each was passed over, newest first.
+        skipped: Vec<crate::checkpoint::Skipped>,
+    },
+}
+
+impl CheckpointFault {
+    /// A damaged part and what is wrong with it.
+    pub(crate) fn corrupt(part: impl Into<String>, reason: impl Into<String>) -> Self {
+        CheckpointFault::Corrupt { part: part.into(), reason: reason.into() }
+    }
+}
+
 impl Error {
+    /// A fault of the checkpoint file at `path`.
+    pub fn checkpoint(path: impl AsRef<Path>, fault: CheckpointFault) -> Self {
+        Error::Checkpoint { path: path.as_ref().to_owned(), fault }
+    }
+
     /// Wraps a system error with what was being done to which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         Error::Io { action, path: path.as_ref().to_owned(), source }
@@ -130,6 +212,8 @@ impl fmt::Display for Error {
                 write!(f, "cannot {action} {}: {source}", path.display())
             }
             Error::Data { path, fault } => write!(f, "{}: {fault}", path.display()),
+            Error::Checkpoint { path, fault } => write!(f, "{}: {fault}", path.display()),
+            Error::RunDir { path, fault } => write!(f, "{}: {fault}", path.display()),
             Error::Config { name, reason } => write!(f, "{name}: {reason}"),
             Error::Shape { op, reason } => write!(f, "{op}: {reason}"),
         }
@@ -145,8 +229,8 @@ impl fmt::Display for DataFault {
             DataFault::Truncated { expected, found } => {
                 write!(f, "truncated: {found} bytes where the header promises {expected}")
             }
-            DataFault::TrailingBytes { extra } => {
-                write!(f, "{extra} bytes after the declared end of the file")
+            DataFault::TrailingBytes { declared } => {
+                write!(f, "goes on after its declared end at byte {declared}")
             }
             DataFault::TooLarge { bytes, limit } => {
                 write!(f, "header asks for {bytes} bytes, over the limit of {limit}")
@@ -159,6 +243,42 @@ impl fmt::Display for DataFault {
             }
             DataFault::BadCompression { message } => write!(f, "damaged gzip stream: {message}"),
             DataFault::Other { message } => f.write_str(message),
+        }
+    }
+}
+
+impl fmt::Display for CheckpointFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CheckpointFault::NotACheckpoint => f.write_str("not a Ferrotape checkpoint"),
+            CheckpointFault::NotARegularFile => f.write_str("not a regular file"),
+            CheckpointFault::Truncated { expected, found } => {
+                write!(f, "truncated: {found} bytes of {expected}")
+            }
+            CheckpointFault::Corrupt { part, reason } => write!(f, "corrupt: {part}: {reason}"),
+            CheckpointFault::NeedsNewerReader { what } => {
+                write!(f, "{what} is unknown to this version: update ferrotape to read the file")
+            }
+            CheckpointFault::OverLimit { what, value, limit } => {
+                write!(f, "{value} {what}, over the limit of {limit} for a file of this size")
+            }
+            CheckpointFault::WrongName { generation } => {
+                write!(f, "renamed: the file itself says generation {generation}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for RunDirFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunDirFault::Locked => {
+                f.write_str("the run directory is in use: another process holds its lock")
+            }
+            RunDirFault::NoValidCheckpoint { skipped } => {
+                f.write_str("no valid checkpoint: nothing was changed, these were tried:")?;
+                skipped.iter().try_for_each(|file| write!(f, "\n  {}", file.error))
+            }
         }
     }
 }

@@ -41,6 +41,15 @@ pub struct Graph<'t, 'p> {
     fault: Option<Error>,
 }
 
+/// One recorded operation, as a model summary shows it.
+pub(crate) struct SummaryNode<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) shape: Shape,
+    /// Names and shapes of the parameters among the operands.
+    pub(crate) params: Vec<(&'a str, Shape)>,
+    pub(crate) macs: u64,
+}
+
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 
 impl<'t, 'p> Graph<'t, 'p> {
@@ -123,7 +132,7 @@ impl<'t, 'p> Graph<'t, 'p> {
     ) -> Var {
         let end = self.tape.operands.len() as u32;
         let requires_grad = requires_grad && self.mode == Mode::Train;
-        self.push(Node { name, shape, source, operands: end..end, op: None, requires_grad })
+        self.push(Node { name, shape, source, operands: end..end, op: None, macs: 0, requires_grad })
     }
 
     fn push(&mut self, node: Node) -> Var {
@@ -172,7 +181,7 @@ impl<'t, 'p> Graph<'t, 'p> {
             Ok(shape) => shape,
             Err(reason) => self.refuse(op.name(), &reason, &shapes),
         };
-        let name = op.name();
+        let (name, macs) = (op.name(), op.macs(&shapes, shape));
         self.tape.shapes = shapes;
 
         let recording = self.mode == Mode::Train && requires_grad;
@@ -183,6 +192,7 @@ impl<'t, 'p> Graph<'t, 'p> {
             source: Source::Tape,
             operands: start as u32..end as u32,
             op: None,
+            macs,
             requires_grad: recording,
         });
         if self.mode == Mode::Check {
@@ -221,7 +231,7 @@ impl<'t, 'p> Graph<'t, 'p> {
         self.tape.operands.push(index as u32);
         let requires_grad = self.tape.nodes[index].requires_grad;
         let source = Source::Alias(self.tape.root(index) as u32);
-        self.push(Node { name, shape, source, operands: start..start + 1, op: None, requires_grad })
+        self.push(Node { name, shape, source, operands: start..start + 1, op: None, macs: 0, requires_grad })
     }
 
     /// Ends the step because of a shape; in [`Mode::Check`] notes it and goes on with a scalar.
@@ -240,6 +250,25 @@ impl<'t, 'p> Graph<'t, 'p> {
     /// In [`Mode::Check`]: the first shape error, if any.
     pub(crate) fn take_fault(&mut self) -> Option<Error> {
         self.fault.take()
+    }
+
+    /// The operations recorded so far, for a model summary.
+    pub(crate) fn summary_nodes(&self) -> impl Iterator<Item = SummaryNode<'_>> {
+        let ops = self.tape.nodes.iter().filter(|node| !node.operands.is_empty());
+        ops.map(|node| {
+            let range = node.operands.start as usize..node.operands.end as usize;
+            let operands = self.tape.operands[range].iter().map(|&i| &self.tape.nodes[i as usize]);
+            let params = operands.filter_map(|operand| match operand.source {
+                Source::Param(id) => Some((self.params.name(id), self.params.shape(id))),
+                _ => None,
+            });
+            SummaryNode {
+                name: node.name,
+                shape: node.shape,
+                params: params.collect(),
+                macs: node.macs,
+            }
+        })
     }
 
     /// The counters of the next random operation: the step, and its number within the step.

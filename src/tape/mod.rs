@@ -43,6 +43,7 @@ mod op;
 
 pub use gradcheck::{GradcheckError, gradcheck, gradcheck_with};
 pub use gradients::Gradients;
+pub(crate) use graph::SummaryNode;
 pub use graph::{Graph, Mode};
 pub use op::{BackwardCtx, ForwardCtx, InputGrads, Op, Operands, Saved};
 
@@ -129,6 +130,8 @@ struct Node {
     operands: std::ops::Range<u32>,
     /// The operation, kept for the backward pass; `None` for leaves, aliases and in evaluation.
     op: Option<Box<dyn Op>>,
+    /// Multiply-adds of the forward pass.
+    macs: u64,
     /// Whether a gradient can flow into this node.
     requires_grad: bool,
 }

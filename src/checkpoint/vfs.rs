@@ -1,0 +1,238 @@
+//! The few things checkpoints ask of a file system, as a trait.
+//!
+//! All checkpoint I/O goes through [`Vfs`]. [`RealFs`] is the operating system; the tests use an
+//! implementation that records every operation and rebuilds what a power cut could leave behind,
+//! and one that fails on demand. What a commit may rely on is stated here, on each method.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file system.
+pub trait Vfs: Send + Sync {
+    /// Creates a directory and its missing parents, durably.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// The names of the entries of a directory, in no particular order. Names that are not UTF-8
+    /// are left out: they are none of ours.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Opens a regular file for reading. Anything else (a directory, a pipe, a device) is an
+    /// error of kind [`io::ErrorKind::InvalidInput`], and is never waited for.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
+
+    /// Creates a file that does not exist yet.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`], or those of the file system.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Gives a file its final name without replacing another file. Durable after [`Vfs::sync_dir`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`], or those of the file system.
+    fn publish(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file a new name, replacing what has it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes an exclusive lock on a file, creating it if need be; `None` if another process (or
+    /// another handle of this one) holds it. The lock lasts as long as the value, and no longer
+    /// than the process.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+}
+
+/// A file open for reading, by several threads at once.
+pub trait ReadFile: Send + Sync {
+    /// The file's size in bytes.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Fills `bytes` from `offset` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends before, or those of the file system.
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+/// A file open for writing.
+pub trait WriteFile: io::Write + io::Seek + Send {
+    /// Makes content and length durable.
+    ///
+    /// # Errors
+    /// Those of the file system. After an error nothing is known about the content, and a second
+    /// call that succeeds proves nothing.
+    fn sync_all(&mut self) -> io::Result<()>;
+}
+
+/// A held lock. Dropping it releases it.
+pub trait Lock: Send + Sync {}
+
+/// The operating system's files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFs;
+
+impl Vfs for RealFs {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        let parent = parent_of(dir);
+        self.create_dir_all(&parent)?;
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_dir(&parent),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        // Asked before opening: opening a pipe would wait for a writer.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Box::new(RealRead(File::open(path)?)))
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(RealWrite(OpenOptions::new().write(true).create_new(true).open(path)?)))
+    }
+
+    fn publish(&self, from: &Path, to: &Path) -> io::Result<()> {
+        // A hard link never replaces. File systems without them (FAT) get a check and a rename,
+        // which is safe as long as everyone respects the run lock.
+        match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            Err(_) if to.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(from, to),
+        }
+    }
+
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        // Windows has no such operation: names are journalled there.
+        if cfg!(windows) { Ok(()) } else { File::open(dir)?.sync_all() }
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// The directory that holds `path`; the current one for a bare name.
+fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+struct RealRead(File);
+
+impl ReadFile for RealRead {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    #[cfg(unix)]
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_exact_at(&self, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(&self.0, bytes, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    bytes = &mut bytes[read..];
+                    offset += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+struct RealWrite(File);
+
+impl io::Write for RealWrite {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Seek for RealWrite {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl WriteFile for RealWrite {
+    fn sync_all(&mut self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+struct RealLock {
+    _file: File,
+}
+
+impl Lock for RealLock {}

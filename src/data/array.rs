@@ -1,0 +1,163 @@
+//! A data set in memory: arrays of bytes (images) or of `f32` (anything else).
+//!
+//! Images stay bytes until an example is read: a quarter of the memory and of the bandwidth, and the
+//! conversion vectorises.
+
+use std::sync::Arc;
+
+use super::{Dataset, Fingerprint, Normalize};
+use crate::error::{Error, Result};
+
+/// The values of all examples, one example after the other, each in row-major order.
+#[derive(Debug, Clone)]
+pub enum Values {
+    /// Pixels: the byte `b` has the value `b / 255`.
+    Bytes(Arc<[u8]>),
+    /// Numbers.
+    Floats(Arc<[f32]>),
+}
+
+impl From<Vec<u8>> for Values {
+    fn from(bytes: Vec<u8>) -> Self {
+        Values::Bytes(bytes.into())
+    }
+}
+
+impl From<Vec<f32>> for Values {
+    fn from(floats: Vec<f32>) -> Self {
+        Values::Floats(floats.into())
+    }
+}
+
+/// Labelled examples of one shape, kept in memory. Cloning shares the values.
+#[derive(Clone)]
+pub struct ArrayDataset {
+    name: String,
+    /// The shape of one example.
+    shape: Vec<usize>,
+    values: Values,
+    labels: Arc<[usize]>,
+    class_names: Arc<[String]>,
+    normalize: Normalize,
+    /// Of everything but the normalisation.
+    fingerprint: u64,
+}
+
+impl ArrayDataset {
+    /// A data set of `labels.len()` examples of the given shape (`[channels, height, width]` for
+    /// images), whose classes are called by their numbers.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no values, if their number is not the product of the lengths,
+    /// or if a label is not below `classes`.
+    pub fn new(
+        name: impl Into<String>,
+        shape: &[usize],
+        values: impl Into<Values>,
+        labels: Vec<usize>,
+        classes: usize,
+    ) -> Result<Self> {
+        let (name, shape, values) = (name.into(), shape.to_vec(), values.into());
+        let fingerprint = Fingerprint::new()
+            .numbers(shape.iter().map(|&length| length as u64))
+            .numbers(labels.iter().map(|&label| label as u64));
+        let (got, fingerprint) = match &values {
+            Values::Bytes(bytes) => (bytes.len(), fingerprint.bytes(bytes)),
+            Values::Floats(floats) => {
+                let bits = floats.iter().map(|x| u64::from(x.to_bits()));
+                (floats.len(), fingerprint.numbers(bits))
+            }
+        };
+        let n = labels.len();
+        let expected = shape.iter().try_fold(n, |product, &length| product.checked_mul(length));
+        if got == 0 || expected != Some(got) {
+            let reason = format!("{got} values for {n} examples of shape {shape:?}");
+            return Err(Error::config(name, reason));
+        }
+        if let Some((index, label)) = labels.iter().enumerate().find(|&(_, &l)| l >= classes) {
+            let reason = format!("label {label} of example {index} is not below {classes} classes");
+            return Err(Error::config(name, reason));
+        }
+        Ok(ArrayDataset {
+            name,
+            normalize: Normalize::none(shape.first().copied().unwrap_or(1)),
+            shape,
+            values,
+            labels: labels.into(),
+            class_names: (0..classes).map(|class| class.to_string()).collect(),
+            fingerprint: fingerprint.finish(),
+        })
+    }
+
+    /// The same examples, normalised in this way when read.
+    ///
+    /// # Panics
+    /// Unless `normalize` has a finite mean and a positive, finite standard deviation per channel.
+    #[track_caller]
+    pub fn normalized(mut self, normalize: Normalize) -> Self {
+        let fits = normalize.fits(self.normalize.mean.len());
+        assert!(fits, "normalized: {normalize:?} does not fit examples of shape {:?}", self.shape);
+        self.normalize = normalize;
+        self
+    }
+
+    /// The same examples, with names for the classes.
+    ///
+    /// # Panics
+    /// Unless there is one name per class.
+    #[track_caller]
+    pub fn with_class_names(mut self, names: Vec<String>) -> Self {
+        let (got, classes) = (names.len(), self.classes());
+        assert_eq!(got, classes, "with_class_names: {got} names for {classes} classes");
+        self.class_names = names.into();
+        self
+    }
+}
+
+impl Dataset for ArrayDataset {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn input_shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    fn class_name(&self, class: usize) -> String {
+        self.class_names[class].clone()
+    }
+
+    fn label(&self, i: usize) -> usize {
+        self.labels[i]
+    }
+
+    fn read(&self, i: usize, x: &mut [f32]) {
+        let size = self.shape.iter().product::<usize>();
+        assert_eq!(x.len(), size, "read: one example has shape {:?}", self.shape);
+        let at = i * size..(i + 1) * size;
+        match &self.values {
+            Values::Bytes(bytes) => {
+                for (x, &byte) in x.iter_mut().zip(&bytes[at]) {
+                    *x = f32::from(byte) * (1.0 / 255.0);
+                }
+            }
+            Values::Floats(floats) => x.copy_from_slice(&floats[at]),
+        }
+        let plane = size / self.normalize.mean.len();
+        for (x, (scale, shift)) in x.chunks_exact_mut(plane).zip(self.normalize.factors()) {
+            x.iter_mut().for_each(|x| *x = *x * scale + shift);
+        }
+    }
+
+    fn fingerprint(&self) -> u64 {
+        Fingerprint::new().number(self.fingerprint).number(self.normalize.fingerprint()).finish()
+    }
+}

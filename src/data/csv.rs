@@ -1,0 +1,184 @@
+//! Tables of numbers with a column of labels: comma-separated values (RFC 4180).
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::ArrayDataset;
+use super::files::Source;
+use crate::error::{DataFault, Error, Result};
+
+/// Reads a table: each line an example, each column an input, except the column `label`.
+///
+/// The first line names the columns. Labels may be any text; the distinct ones, sorted (as numbers
+/// if all are whole numbers), are the classes and their names. A file that belongs to another one,
+/// such as a test set, is given the names of its `classes`, so that equal labels mean equal classes.
+///
+/// The examples have shape `[columns - 1]`. Columns differ in their units: normalise them with
+/// [`Normalize::of`](super::Normalize::of) the training part.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read. [`Error::Data`], naming the line and the column, for a
+/// field that is not a finite number, a missing or surplus field, a label that is not among
+/// `classes`, an unclosed quote; also if there is no column `label` or no other one, or no
+/// examples, or if the file is not UTF-8.
+pub fn read_csv(
+    path: impl AsRef<Path>,
+    label: &str,
+    classes: Option<&[String]>,
+) -> Result<ArrayDataset> {
+    let path = path.as_ref();
+    let text = Source::open(path)?.rest()?;
+    let fault = |message| Error::data(path, DataFault::Other { message });
+    let text = std::str::from_utf8(&text)
+        .map_err(|e| fault(format!("not UTF-8 text (at byte {})", e.valid_up_to())))?;
+    let table = Table::parse(text, label).map_err(fault)?;
+
+    let class_names = match classes {
+        Some(names) => names.to_vec(),
+        None => distinct(&table.labels),
+    };
+    let class_of: BTreeMap<&str, usize> =
+        class_names.iter().enumerate().map(|(class, name)| (name.as_str(), class)).collect();
+    let labels = table.labels.iter().map(|(line, text)| {
+        class_of.get(text.as_ref()).copied().ok_or_else(|| {
+            let known = class_names.join(", ");
+            fault(format!("line {line}, column `{label}`: `{text}` is none of {known}"))
+        })
+    });
+    let labels = labels.collect::<Result<Vec<_>>>()?;
+    let name = path.display().to_string();
+    let data = ArrayDataset::new(name, &[table.width], table.values, labels, class_names.len())?;
+    Ok(data.with_class_names(class_names))
+}
+
+/// The distinct labels in the order of their numbers, or else of the alphabet.
+fn distinct(labels: &[(usize, Cow<str>)]) -> Vec<String> {
+    let names: BTreeSet<&str> = labels.iter().map(|(_, text)| text.as_ref()).collect();
+    let mut names: Vec<String> = names.into_iter().map(String::from).collect();
+    if names.iter().all(|name| name.parse::<i64>().is_ok()) {
+        names.sort_by_key(|name| name.parse::<i64>().ok());
+    }
+    names
+}
+
+struct Table<'t> {
+    /// Number of columns without the label.
+    width: usize,
+    /// `[n, width]`
+    values: Vec<f32>,
+    /// The label of each example and its line in the file.
+    labels: Vec<(usize, Cow<'t, str>)>,
+}
+
+impl<'t> Table<'t> {
+    fn parse(text: &'t str, label: &str) -> Result<Self, String> {
+        let mut lines = Lines { rest: text.trim_start_matches('\u{feff}'), line: 1 };
+        let Some(first) = lines.next() else { return Err("the file is empty".into()) };
+        let (_, columns) = first?;
+        let place = columns.iter().position(|name| name == label);
+        let place = place.ok_or_else(|| {
+            format!("no column `{label}`: the first line names {}", columns.join(", "))
+        })?;
+        if columns.len() < 2 {
+            return Err(format!("no columns besides `{label}`"));
+        }
+        let mut table = Table { width: columns.len() - 1, values: Vec::new(), labels: Vec::new() };
+        for fields in lines {
+            let (line, mut fields) = fields?;
+            if fields.len() != columns.len() {
+                let (got, expected) = (fields.len(), columns.len());
+                return Err(format!("line {line}: {got} fields where {expected} are named"));
+            }
+            table.labels.push((line, std::mem::take(&mut fields[place])));
+            for (column, field) in fields.iter().enumerate().filter(|&(i, _)| i != place) {
+                match field.parse::<f32>() {
+                    Ok(value) if value.is_finite() => table.values.push(value),
+                    _ => {
+                        let column = &columns[column];
+                        return Err(format!(
+                            "line {line}, column `{column}`: `{field}` is not a finite number"
+                        ));
+                    }
+                }
+            }
+        }
+        if table.labels.is_empty() {
+            return Err("no examples below the first line".into());
+        }
+        Ok(table)
+    }
+}
+
+/// The fields of each line that is not blank, with the number of the line they begin on.
+struct Lines<'t> {
+    rest: &'t str,
+    line: usize,
+}
+
+impl<'t> Iterator for Lines<'t> {
+    type Item = Result<(usize, Vec<Cow<'t, str>>), String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let content = self.rest.trim_start_matches(|c: char| c.is_whitespace());
+        self.advance(self.rest.len() - content.len());
+        if self.rest.is_empty() {
+            return None;
+        }
+        let line = self.line;
+        let mut fields = Vec::new();
+        loop {
+            match self.field() {
+                Ok(field) => fields.push(field),
+                Err(message) => {
+                    self.rest = "";
+                    return Some(Err(message));
+                }
+            }
+            let separator = self.rest.chars().next();
+            self.advance(separator.map_or(0, char::len_utf8));
+            if separator != Some(',') {
+                return Some(Ok((line, fields)));
+            }
+        }
+    }
+}
+
+impl<'t> Lines<'t> {
+    /// Takes `count` bytes off the front.
+    fn advance(&mut self, count: usize) -> &'t str {
+        let (taken, rest) = self.rest.split_at(count);
+        self.line += taken.matches('\n').count();
+        self.rest = rest;
+        taken
+    }
+
+    /// One field, up to the comma, the line feed or the end that follows it.
+    fn field(&mut self) -> Result<Cow<'t, str>, String> {
+        let start = self.line;
+        let blanks = self.rest.len() - self.rest.trim_start_matches([' ', '\t']).len();
+        if !self.rest[blanks..].starts_with('"') {
+            let end = self.rest.find([',', '\n']).unwrap_or(self.rest.len());
+            return Ok(self.advance(end).trim().into());
+        }
+        self.advance(blanks + 1);
+        let mut text = String::new();
+        loop {
+            let end = self.rest.find('"');
+            let end = end.ok_or_else(|| format!("line {start}: a quote is never closed"))?;
+            text.push_str(self.advance(end));
+            self.advance(1);
+            if !self.rest.starts_with('"') {
+                break;
+            }
+            text.push('"'); // written as two
+            self.advance(1);
+        }
+        let end = self.rest.find([',', '\n']).unwrap_or(self.rest.len());
+        let after = self.advance(end).trim();
+        if !after.is_empty() {
+            return Err(format!("line {}: `{after}` follows a closing quote", self.line));
+        }
+        Ok(text.into())
+    }
+}

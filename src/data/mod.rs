@@ -1,0 +1,175 @@
+//! Data sets from local files: reading, splitting, shuffling into batches, augmenting.
+//!
+//! ```text
+//! files -> ArrayDataset -> Split { train, valid, test } -> Batches -> Graph
+//!          u8 in memory    lists of indices               normalised f32, one reused buffer
+//! ```
+//!
+//! A [`Dataset`] is anything that can fill a slice with example `i` and say its label. Everything
+//! random (the split, the order of an epoch, an augmentation) is a function of the seed and of a
+//! position, see [`crate::rng`]; nothing here needs replaying when a run is resumed.
+
+mod array;
+mod augment;
+mod batch;
+mod cifar;
+mod csv;
+mod files;
+mod idx;
+mod normalize;
+mod split;
+
+use std::sync::Arc;
+
+pub use array::{ArrayDataset, Values};
+pub use augment::{Augment, Compose, HorizontalFlip, RandomShift};
+pub use batch::{Batch, Batches};
+pub use cifar::load_cifar10_dir;
+pub use csv::read_csv;
+pub use idx::{Idx, load_idx_dir, read_idx, read_idx_pair};
+pub use normalize::Normalize;
+pub use split::Split;
+
+/// Labelled examples that can be read in any order, from any thread.
+///
+/// All examples have one shape. A reader hands out `f32` values ready for the network, so that a
+/// data set decides itself how it stores and normalises them.
+#[allow(clippy::len_without_is_empty)] // an empty data set cannot be built
+pub trait Dataset: Send + Sync {
+    /// A name for people, such as the directory it was read from.
+    fn name(&self) -> &str;
+
+    /// The number of examples; never 0.
+    fn len(&self) -> usize;
+
+    /// The shape of one example, without the batch dimension: `[channels, height, width]`.
+    fn input_shape(&self) -> &[usize];
+
+    /// The number of classes: every label is below it.
+    fn classes(&self) -> usize;
+
+    /// What class `class` is called; its number, unless the data knows better.
+    fn class_name(&self, class: usize) -> String {
+        class.to_string()
+    }
+
+    /// The label of example `i`.
+    ///
+    /// # Panics
+    /// If `i` is not below [`len`](Self::len).
+    fn label(&self, i: usize) -> usize;
+
+    /// Writes example `i` to `x`, which holds exactly one example.
+    ///
+    /// # Panics
+    /// If `i` is not below [`len`](Self::len) or `x` has another size.
+    fn read(&self, i: usize, x: &mut [f32]);
+
+    /// A digest of the content as [`read`](Self::read) returns it. Checkpoints keep it, to notice
+    /// when a run is resumed on other data. It guards against mistakes, not against attackers.
+    fn fingerprint(&self) -> u64;
+}
+
+/// Some examples of another data set, in a given order.
+#[derive(Clone)]
+pub struct Subset {
+    base: Arc<dyn Dataset>,
+    indices: Arc<[usize]>,
+}
+
+impl Subset {
+    /// The examples of `base` at `indices`, in that order.
+    ///
+    /// # Panics
+    /// If there are none, or one is not below `base.len()`.
+    #[track_caller]
+    pub fn new(base: Arc<dyn Dataset>, indices: Vec<usize>) -> Self {
+        assert!(!indices.is_empty(), "Subset: no indices");
+        if let Some(i) = indices.iter().find(|&&i| i >= base.len()) {
+            panic!("Subset: index {i}, but {} has {} examples", base.name(), base.len());
+        }
+        Subset { base, indices: indices.into() }
+    }
+
+    /// All examples of `base`.
+    pub fn all(base: Arc<dyn Dataset>) -> Self {
+        let indices = (0..base.len()).collect();
+        Subset { base, indices }
+    }
+
+    /// Where the examples are in the data set that this is a part of.
+    pub fn indices(&self) -> &[usize] {
+        &self.indices
+    }
+}
+
+impl Dataset for Subset {
+    fn name(&self) -> &str {
+        self.base.name()
+    }
+
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn input_shape(&self) -> &[usize] {
+        self.base.input_shape()
+    }
+
+    fn classes(&self) -> usize {
+        self.base.classes()
+    }
+
+    fn class_name(&self, class: usize) -> String {
+        self.base.class_name(class)
+    }
+
+    fn label(&self, i: usize) -> usize {
+        self.base.label(self.indices[i])
+    }
+
+    fn read(&self, i: usize, x: &mut [f32]) {
+        self.base.read(self.indices[i], x);
+    }
+
+    fn fingerprint(&self) -> u64 {
+        let indices = self.indices.iter().map(|&i| i as u64);
+        Fingerprint::new().number(self.base.fingerprint()).numbers(indices).finish()
+    }
+}
+
+/// Folds content into 64 bits, eight bytes at a time.
+///
+/// Each word is xored in, then mixed by an odd multiplication and a shift: both can be undone, so
+/// that two contents which differ in one word always end differently.
+struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn new() -> Self {
+        Fingerprint(0x6665_7272_6f74_6170) // "ferrotap"
+    }
+
+    fn number(self, word: u64) -> Self {
+        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15); // 2^64 / golden ratio
+        Fingerprint(mixed ^ mixed >> 32)
+    }
+
+    /// Folds in a sequence; its length too, so that where it ends makes a difference.
+    fn numbers(self, words: impl IntoIterator<Item = u64>) -> Self {
+        let (state, count) =
+            words.into_iter().fold((self, 0), |(state, n), word| (state.number(word), n + 1));
+        state.number(count)
+    }
+
+    fn bytes(self, bytes: &[u8]) -> Self {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let words = words.iter().chain([&last]).map(|word| u64::from_le_bytes(*word));
+        self.numbers(words).number(bytes.len() as u64)
+    }
+
+    fn finish(self) -> u64 {
+        self.number(0).0
+    }
+}

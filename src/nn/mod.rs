@@ -1,0 +1,12 @@
+//! Models: the [`Module`] trait, layers, and [`Sequential`] chains of them.
+//!
+//! A layer holds no weights, only the [`ParamId`](crate::ParamId)s of its weights in a
+//! [`Params`](crate::Params) store, so a model is cheap to clone and to share between threads.
+
+mod layers;
+mod module;
+mod sequential;
+
+pub use layers::{Conv2d, Dropout, Linear};
+pub use module::{Module, Summary, SummaryRow};
+pub use sequential::{Layer, Sequential};

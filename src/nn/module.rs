@@ -1,0 +1,150 @@
+//! What a model is: something that turns an input into an output on a graph.
+
+use std::fmt;
+
+use crate::error::Result;
+use crate::params::Params;
+use crate::tape::{Graph, Mode, SummaryNode, Tape, Var};
+use crate::tensor::Shape;
+
+/// A model or a part of one.
+///
+/// ```
+/// use ferrotape::nn::{Linear, Module};
+/// use ferrotape::{Graph, Params, Var};
+///
+/// struct Mlp {
+///     hidden: Linear,
+///     output: Linear,
+/// }
+///
+/// impl Module for Mlp {
+///     fn forward(&self, g: &mut Graph, x: Var) -> Var {
+///         let h = self.hidden.forward(g, x);
+///         let h = g.relu(h);
+///         self.output.forward(g, h)
+///     }
+/// }
+///
+/// let mut params = Params::new(0);
+/// let mlp = Mlp {
+///     hidden: Linear::new(&mut params, "hidden", 784, 64),
+///     output: Linear::new(&mut params, "output", 64, 10),
+/// };
+/// assert_eq!(*mlp.check(&params, [32, 784]).unwrap(), [32, 10]);
+/// assert!(mlp.check(&params, [32, 100]).is_err());
+/// ```
+pub trait Module: Send + Sync {
+    /// Computes the output for the input `x` on `g`.
+    ///
+    /// # Panics
+    /// If `x` has a shape the module is not made for. [`Module::check`] tells beforehand.
+    fn forward(&self, g: &mut Graph, x: Var) -> Var;
+
+    /// The model as text, saved with its weights; empty if there is no such text.
+    fn architecture(&self) -> String {
+        String::new()
+    }
+
+    /// The shape of the output for an input of the given shape (with the batch dimension),
+    /// without computing anything.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) with the first operation that refuses its operands.
+    fn check(&self, params: &Params, input: impl Into<Shape>) -> Result<Shape>
+    where
+        Self: Sized,
+    {
+        self.summary(params, input).map(|summary| summary.output)
+    }
+
+    /// What the module does to an input of the given shape: every operation with its output
+    /// shape, parameters and multiply-adds. Print it.
+    ///
+    /// # Errors
+    /// As [`Module::check`].
+    fn summary(&self, params: &Params, input: impl Into<Shape>) -> Result<Summary>
+    where
+        Self: Sized,
+    {
+        let mut tape = Tape::new();
+        let mut g = Graph::with_mode(&mut tape, params, Mode::Check);
+        let input = input.into();
+        let x = g.placeholder(input);
+        let y = self.forward(&mut g, x);
+        if let Some(fault) = g.take_fault() {
+            return Err(fault);
+        }
+        let rows = g.summary_nodes().map(SummaryRow::from).collect();
+        Ok(Summary { input, output: g.shape(y), rows, parameters: params.numel() })
+    }
+}
+
+/// The operations of a model for one input shape; its `Display` is a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The shape of the input, batch dimension included.
+    pub input: Shape,
+    /// The shape of the output.
+    pub output: Shape,
+    /// One row per operation, in order of execution.
+    pub rows: Vec<SummaryRow>,
+    /// Trainable values in the whole parameter store.
+    pub parameters: usize,
+}
+
+/// One operation of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SummaryRow {
+    /// The operation's name.
+    pub op: &'static str,
+    /// The shape of its output.
+    pub output: Shape,
+    /// The parameters it reads, by name.
+    pub params: Vec<String>,
+    /// The number of trainable values among its operands.
+    pub parameters: usize,
+    /// Multiply-adds of one forward pass.
+    pub macs: u64,
+}
+
+impl From<SummaryNode<'_>> for SummaryRow {
+    fn from(node: SummaryNode<'_>) -> Self {
+        SummaryRow {
+            op: node.name,
+            output: node.shape,
+            params: node.params.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            parameters: node.params.iter().map(|(_, shape)| shape.numel()).sum(),
+            macs: node.macs,
+        }
+    }
+}
+
+impl Summary {
+    /// Multiply-adds of one forward pass.
+    pub fn macs(&self) -> u64 {
+        self.rows.iter().map(|row| row.macs).sum()
+    }
+
+    /// Bytes of all operations' outputs.
+    pub fn activation_bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.output.numel() * size_of::<f32>()).sum()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<16} {:<22} {:>12} {:>14}",
+            "operation", "output", "parameters", "mult-adds"
+        )?;
+        writeln!(f, "{:<16} {:<22} {:>12} {:>14}", "input", self.input.to_string(), "", "")?;
+        for row in &self.rows {
+            let SummaryRow { op, output, parameters, macs, .. } = row;
+            writeln!(f, "{op:<16} {:<22} {parameters:>12} {macs:>14}", output.to_string())?;
+        }
+        writeln!(f, "{:<16} {:<22} {:>12} {:>14}", "total", "", self.parameters, self.macs())?;
+        write!(f, "activations {:.2} MB", self.activation_bytes() as f64 / 1e6)
+    }
+}

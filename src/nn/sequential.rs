@@ -1,0 +1,205 @@
+//! Chains of layers, described by data: what a [`Sequential`] is can be saved with its weights.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Conv2d, Dropout, Linear, Module};
+use crate::error::{Error, Result};
+use crate::ops::Conv2dOptions;
+use crate::params::Params;
+use crate::tape::{Graph, Var};
+
+/// The description of one layer of a [`Sequential`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "layer", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Layer {
+    /// `[n, in, h, w] -> [n, out, oh, ow]` with a square kernel.
+    Conv2d {
+        /// Input channels.
+        inputs: usize,
+        /// Output channels.
+        outputs: usize,
+        /// Height and width of the kernel.
+        kernel: usize,
+        /// Distance between windows.
+        stride: usize,
+        /// Zeros added on each side.
+        padding: usize,
+    },
+    /// `[n, in] -> [n, out]`.
+    Linear {
+        /// Input features.
+        inputs: usize,
+        /// Output features.
+        outputs: usize,
+    },
+    /// The largest of each window.
+    MaxPool2d {
+        /// Height and width of the window.
+        kernel: usize,
+        /// Distance between windows.
+        stride: usize,
+    },
+    /// The mean of each window.
+    AvgPool2d {
+        /// Height and width of the window.
+        kernel: usize,
+        /// Distance between windows.
+        stride: usize,
+    },
+    /// `[n, c, h, w] -> [n, c]`, the mean of each channel.
+    GlobalAvgPool2d,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x` or `slope * x`.
+    LeakyRelu {
+        /// The factor for negative values.
+        slope: f32,
+    },
+    /// Gaussian error linear unit.
+    Gelu,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `[n, ...] -> [n, rest]`.
+    Flatten,
+    /// See [`Dropout`].
+    Dropout {
+        /// The probability of zeroing an element.
+        p: f32,
+    },
+}
+
+impl Layer {
+    /// A square convolution with stride 1 and no padding.
+    pub fn conv2d(inputs: usize, outputs: usize, kernel: usize) -> Self {
+        Layer::Conv2d { inputs, outputs, kernel, stride: 1, padding: 0 }
+    }
+
+    /// A square convolution with stride 1 and an odd kernel that keeps height and width.
+    pub fn conv2d_same(inputs: usize, outputs: usize, kernel: usize) -> Self {
+        Layer::Conv2d { inputs, outputs, kernel, stride: 1, padding: kernel / 2 }
+    }
+
+    /// A fully connected layer.
+    pub fn linear(inputs: usize, outputs: usize) -> Self {
+        Layer::Linear { inputs, outputs }
+    }
+
+    /// Max-pooling.
+    pub fn max_pool2d(kernel: usize, stride: usize) -> Self {
+        Layer::MaxPool2d { kernel, stride }
+    }
+}
+
+/// A layer with its parameters.
+#[derive(Clone, Debug)]
+enum Built {
+    Conv2d(Conv2d),
+    Linear(Linear),
+    /// A layer without parameters is its description.
+    Plain(Layer),
+}
+
+/// Layers applied one after the other.
+///
+/// Parameters are named by position, `0.weight`, `0.bias`, `3.weight`, ..., as in PyTorch's
+/// `nn.Sequential`.
+///
+/// ```
+/// use ferrotape::nn::{Layer, Module, Sequential};
+/// use ferrotape::Params;
+///
+/// let mut params = Params::new(0);
+/// let layers =
+///     [Layer::conv2d(1, 6, 5), Layer::Relu, Layer::max_pool2d(2, 2), Layer::Flatten, Layer::linear(864, 10)];
+/// let model = Sequential::new(&mut params, layers);
+/// assert_eq!(*model.check(&params, [32, 1, 28, 28]).unwrap(), [32, 10]);
+///
+/// let mut params = Params::new(0);
+/// let same = Sequential::from_architecture(&mut params, &model.architecture()).unwrap();
+/// assert_eq!(same.layers(), model.layers());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Sequential {
+    layers: Vec<Layer>,
+    built: Vec<Built>,
+}
+
+impl Sequential {
+    /// Builds the layers, adding their parameters to `params`.
+    ///
+    /// # Panics
+    /// If `params` already has parameters named by position.
+    #[track_caller]
+    pub fn new(params: &mut Params, layers: impl IntoIterator<Item = Layer>) -> Self {
+        let layers: Vec<Layer> = layers.into_iter().collect();
+        let built = layers.iter().enumerate().map(|(index, layer)| {
+            let name = index.to_string();
+            match *layer {
+                Layer::Conv2d { inputs, outputs, kernel, stride, padding } => {
+                    let options = Conv2dOptions {
+                        stride: [stride; 2],
+                        padding: [padding; 2],
+                        ..Conv2dOptions::default()
+                    };
+                    Built::Conv2d(Conv2d::with_options(
+                        params, &name, inputs, outputs, kernel, options,
+                    ))
+                }
+                Layer::Linear { inputs, outputs } => {
+                    Built::Linear(Linear::new(params, &name, inputs, outputs))
+                }
+                ref plain => Built::Plain(plain.clone()),
+            }
+        });
+        let built = built.collect();
+        Sequential { layers, built }
+    }
+
+    /// The descriptions of the layers.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Builds a model from the text of [`Module::architecture`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the text does not describe layers this version knows.
+    pub fn from_architecture(params: &mut Params, text: &str) -> Result<Self> {
+        let layers: Vec<Layer> =
+            serde_json::from_str(text).map_err(|e| Error::config("architecture", e.to_string()))?;
+        Ok(Sequential::new(params, layers))
+    }
+}
+
+impl Module for Sequential {
+    /// The layers as JSON.
+    fn architecture(&self) -> String {
+        serde_json::to_string(&self.layers).expect("layers are plain data")
+    }
+
+    #[track_caller]
+    fn forward(&self, g: &mut Graph, x: Var) -> Var {
+        self.built.iter().fold(x, |x, layer| match layer {
+            Built::Conv2d(conv) => conv.forward(g, x),
+            Built::Linear(linear) => linear.forward(g, x),
+            Built::Plain(plain) => match *plain {
+                Layer::Conv2d { .. } | Layer::Linear { .. } => {
+                    unreachable!("built with parameters")
+                }
+                Layer::MaxPool2d { kernel, stride } => g.max_pool2d(x, kernel, stride),
+                Layer::AvgPool2d { kernel, stride } => g.avg_pool2d(x, kernel, stride),
+                Layer::GlobalAvgPool2d => g.global_avg_pool2d(x),
+                Layer::Relu => g.relu(x),
+                Layer::LeakyRelu { slope } => g.leaky_relu(x, slope),
+                Layer::Gelu => g.gelu(x),
+                Layer::Sigmoid => g.sigmoid(x),
+                Layer::Tanh => g.tanh(x),
+                Layer::Flatten => g.flatten(x),
+                Layer::Dropout { p } => Dropout { p }.forward(g, x),
+            },
+        })
+    }
+}

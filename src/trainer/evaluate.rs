@@ -1,0 +1,113 @@
+//! Measuring a model on a data set in evaluation mode.
+
+use crate::data::{Batches, Dataset};
+use crate::error::Result;
+use crate::metrics::{self, Mean};
+use crate::nn::Module;
+use crate::ops::{CrossEntropyOptions, Reduction};
+use crate::params::Params;
+use crate::tape::{Graph, Tape};
+
+use super::Interrupt;
+
+/// Examples per evaluation batch. Fixed, because the choice of a kernel's algorithm may depend
+/// on the batch size, and an evaluation must give the same bits wherever it is made.
+const BATCH: usize = 250;
+
+/// What one pass over a data set measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// The mean cross-entropy, in nats.
+    pub loss: f64,
+    /// The standard error of that mean.
+    pub standard_error: f64,
+    /// The share of examples whose most likely class is the right one, from 0 to 1.
+    pub accuracy: f64,
+    /// The cross-entropy of each example, in the order of the data set.
+    pub losses: Vec<f32>,
+    /// The most likely class of each example, in the order of the data set.
+    pub predictions: Vec<usize>,
+}
+
+/// Runs a classifier over a whole data set without training it.
+///
+/// The result is a function of the weights and the data alone: bit for bit the same for any
+/// number of threads and in any process of the same build on the same instruction set.
+pub fn evaluate(model: &impl Module, params: &Params, data: &dyn Dataset) -> Evaluation {
+    let mut tape = Tape::new();
+    Evaluator { tape: &mut tape, interrupt: &Interrupt::never() }
+        .run(model, params, data, (0..data.len()).collect())
+        .expect("cannot be interrupted")
+}
+
+/// The class probabilities of one example, as `data.read` or the like has prepared it.
+///
+/// # Panics
+/// If the model does not accept the shape `[1, input_shape..]`.
+pub fn predict(model: &impl Module, params: &Params, input: &crate::Tensor) -> Vec<f32> {
+    let mut tape = Tape::new();
+    let mut g = Graph::eval(&mut tape, params);
+    let x = g.input(input);
+    let logits = model.forward(&mut g, x);
+    let probabilities = g.softmax(logits, -1);
+    g.value(probabilities).to_vec()
+}
+
+/// Evaluates with a tape that is kept, and gives up when interrupted.
+pub(super) struct Evaluator<'a> {
+    pub(super) tape: &'a mut Tape,
+    pub(super) interrupt: &'a Interrupt,
+}
+
+impl Evaluator<'_> {
+    /// Evaluates the examples at `indices`; `None` if interrupted before the end.
+    pub(super) fn run(
+        &mut self,
+        model: &impl Module,
+        params: &Params,
+        data: &dyn Dataset,
+        indices: Vec<usize>,
+    ) -> Option<Evaluation> {
+        let mut losses = Vec::with_capacity(indices.len());
+        let mut predictions = Vec::with_capacity(indices.len());
+        let mut correct = 0;
+        let mut batches = Batches::over(data, indices, BATCH);
+        let per_example =
+            CrossEntropyOptions { reduction: Reduction::None, ..CrossEntropyOptions::default() };
+        while let Some(batch) = batches.next() {
+            if self.interrupt.requested() {
+                return None;
+            }
+            let mut g = Graph::eval(self.tape, params);
+            let x = g.input(&batch.inputs);
+            let logits = model.forward(&mut g, x);
+            let loss = g.cross_entropy_with(logits, &batch.labels, per_example);
+            losses.extend_from_slice(g.value(loss));
+            let classes = g.shape(logits)[1];
+            for (scores, &label) in g.value(logits).chunks_exact(classes).zip(&batch.labels) {
+                let predicted = metrics::argmax(scores);
+                correct += usize::from(predicted == label);
+                predictions.push(predicted);
+            }
+        }
+        let Mean { mean: loss, standard_error, .. } = Mean::of(&losses);
+        let accuracy = correct as f64 / losses.len() as f64;
+        Some(Evaluation { loss, standard_error, accuracy, losses, predictions })
+    }
+}
+
+/// Checks once, before training, that a model accepts a data set's examples and names its classes.
+pub(super) fn check_model(model: &impl Module, params: &Params, data: &dyn Dataset) -> Result<()> {
+    let shape = [&[1], data.input_shape()].concat();
+    let output = model.check(params, shape.as_slice())?;
+    if *output != [1, data.classes()] {
+        let reason = format!(
+            "the output for one example has shape {output}, but {} has {} classes: expected \
+             [1, {1}]",
+            data.name(),
+            data.classes()
+        );
+        return Err(crate::Error::Shape { op: "model", reason });
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! The training loop: [`Trainer::fit`].
+//!
+//! ```text
+//! for each epoch:
+//!     for each batch:  forward, loss, backward, update;   interrupted? -> save, end
+//!     evaluate         on a probe of the training data and on the validation data
+//!     observe          the monitor says: new best? stop?
+//!     save             the complete state, as the last and perhaps the best checkpoint
+//!     act              tell the callbacks; stop, or go on
+//! restore the best weights
+//! ```
+//!
+//! The loop has no state of its own that is not in the checkpoint: where it is in training is the
+//! [`Cursor`](crate::checkpoint::Cursor), everything random is a function of it, and the monitor
+//! is a function of the history. So a resumed run is the uninterrupted run, bit for bit. The same
+//! loop written out by hand is about twenty lines: see `examples/`.
+
+mod callback;
+mod evaluate;
+mod fit;
+mod interrupt;
+mod state;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use callback::{Callback, EvaluationInfo, JsonLines, PrintProgress, RunInfo, StepInfo};
+pub use evaluate::{Evaluation, evaluate, predict};
+pub use interrupt::Interrupt;
+
+use crate::checkpoint::Checkpoints;
+use crate::data::Augment;
+use crate::monitor::{Best, EarlyStopping, Observation, StopReason};
+use crate::nn::Module;
+use crate::optim::{ConstantLr, LrSchedule, Sgd};
+use crate::params::Params;
+
+/// What to do if the checkpoint directory already holds a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Resume {
+    /// Refuse to start: a run is never overwritten.
+    #[default]
+    Never,
+    /// Continue it; in an empty directory start afresh.
+    Auto,
+}
+
+/// Everything a training run needs; [`Trainer::fit`] runs it.
+///
+/// ```no_run
+/// use ferrotape::checkpoint::Checkpoints;
+/// use ferrotape::data::load_idx_dir;
+/// use ferrotape::monitor::EarlyStopping;
+/// use ferrotape::nn::{Layer, Sequential};
+/// use ferrotape::optim::{Sgd, StepLr};
+/// use ferrotape::trainer::{Resume, Trainer};
+/// use ferrotape::Params;
+///
+/// let data = load_idx_dir("data/mnist", 10, 0)?;
+/// let mut params = Params::new(0);
+/// let model = Sequential::new(&mut params, [Layer::Flatten, Layer::linear(784, 10)]);
+/// let outcome = Trainer::new(model, params, Sgd::new(0.05).momentum(0.9))
+///     .schedule(StepLr::new(10, 0.5))
+///     .monitor(EarlyStopping::patience(5))
+///     .checkpoints(Checkpoints::open("runs/mnist")?)
+///     .resume(Resume::Auto)
+///     .fit(&data.train, &data.valid)?;
+/// println!("{}", outcome.stop);
+/// # Ok::<(), ferrotape::Error>(())
+/// ```
+pub struct Trainer<M> {
+    model: M,
+    params: Params,
+    optimizer: Sgd,
+    schedule: Box<dyn LrSchedule>,
+    monitor: EarlyStopping,
+    checkpoints: Option<Checkpoints>,
+    resume: Resume,
+    epochs: u64,
+    batch_size: usize,
+    max_steps: Option<u64>,
+    augment: Option<Box<dyn Augment>>,
+    callbacks: Vec<Box<dyn Callback>>,
+    interrupt: Interrupt,
+}
+
+impl<M: Module> Trainer<M> {
+    /// A run of at most 100 epochs in batches of 64, with constant learning rate, patience 5, no
+    /// checkpoints and no output.
+    pub fn new(model: M, params: Params, optimizer: Sgd) -> Self {
+        Trainer {
+            model,
+            params,
+            optimizer,
+            schedule: Box::new(ConstantLr),
+            monitor: EarlyStopping::patience(5),
+            checkpoints: None,
+            resume: Resume::Never,
+            epochs: 100,
+            batch_size: 64,
+            max_steps: None,
+            augment: None,
+            callbacks: Vec::new(),
+            interrupt: Interrupt::never(),
+        }
+    }
+
+    /// How the learning rate changes over the epochs.
+    pub fn schedule(mut self, schedule: impl LrSchedule + 'static) -> Self {
+        self.schedule = Box::new(schedule);
+        self
+    }
+
+    /// When to stop, and what "best" means.
+    pub fn monitor(mut self, spec: impl Into<EarlyStopping>) -> Self {
+        self.monitor = spec.into();
+        self
+    }
+
+    /// Where to save the state after each evaluation, and on interruption.
+    pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
+        self.checkpoints = Some(checkpoints);
+        self
+    }
+
+    /// What to do if there already is a run.
+    pub fn resume(mut self, resume: Resume) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// The largest number of epochs.
+    pub fn epochs(mut self, epochs: u64) -> Self {
+        self.epochs = epochs;
+        self
+    }
+
+    /// The number of examples per step.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[track_caller]
+    pub fn batch_size(mut self, batch_size: usize) -> Self {
+        assert!(batch_size > 0, "batch_size must be at least 1");
+        self.batch_size = batch_size;
+        self
+    }
+
+    /// Interrupts the run after this many steps in all, as a signal would.
+    pub fn max_steps(mut self, steps: Option<u64>) -> Self {
+        self.max_steps = steps;
+        self
+    }
+
+    /// Changes each training example as it is read.
+    pub fn augment(mut self, augment: impl Augment + 'static) -> Self {
+        self.augment = Some(Box::new(augment));
+        self
+    }
+
+    /// Adds someone to be told what happens.
+    pub fn callback(mut self, callback: impl Callback + 'static) -> Self {
+        self.callbacks.push(Box::new(callback));
+        self
+    }
+
+    /// The flag that ends the run early.
+    pub fn interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.interrupt = interrupt;
+        self
+    }
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stop {
+    /// The monitor said so.
+    Early(StopReason),
+    /// All epochs were trained.
+    Epochs(u64),
+    /// Somebody asked; the run can be resumed. Holds the signal's number, if it was one.
+    Interrupted(Option<i32>),
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stop::Early(reason) => write!(f, "stopped early: {reason}"),
+            Stop::Epochs(epochs) => write!(f, "all {epochs} epochs are done"),
+            Stop::Interrupted(Some(signal)) => write!(f, "interrupted by signal {signal}"),
+            Stop::Interrupted(None) => f.write_str("interrupted"),
+        }
+    }
+}
+
+/// What a run leaves.
+#[derive(Debug)]
+pub struct Outcome<M> {
+    /// The model.
+    pub model: M,
+    /// The weights of the best evaluation; without any finite one, the last weights.
+    pub params: Params,
+    /// Why the run ended.
+    pub stop: Stop,
+    /// The best evaluation.
+    pub best: Option<Best>,
+    /// All evaluations, also those before a resume.
+    pub history: Vec<Observation>,
+    /// Steps taken in all, also before a resume.
+    pub steps: u64,
+    /// The digest of the complete state at the end, if it was saved: equal for an interrupted and
+    /// resumed run and an uninterrupted one.
+    pub digest: Option<String>,
+    /// The file with the best weights.
+    pub best_checkpoint: Option<PathBuf>,
+    /// The file with the state at the end.
+    pub last_checkpoint: Option<PathBuf>,
+    /// Training throughput of this process, evaluations and saving not counted.
+    pub images_per_second: f64,
+}
