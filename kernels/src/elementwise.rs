@@ -142,14 +142,10 @@ pub fn leaky_relu_forward(y: &mut [f32], x: &[f32], slope: f32) {
     map("leaky_relu", y, Write::Set, [x], LeakyRelu { slope });
 }
 
-/// `dx = dy` where `y > 0`, else `slope dy`.
-///
-/// # Panics
-/// If `slope` is negative: the sign of `y` would not tell the sign of `x`.
+/// `dx = dy` where `x > 0`, else `slope dy`. `x` is the input; the output will do too unless `slope` is negative.
 #[track_caller]
-pub fn leaky_relu_backward(dx: &mut [f32], write: Write, dy: &[f32], y: &[f32], slope: f32) {
-    assert!(slope >= 0.0, "leaky_relu_backward: slope {slope} must not be negative");
-    map("leaky_relu_backward", dx, write, [dy, y], LeakyReluBackward { slope });
+pub fn leaky_relu_backward(dx: &mut [f32], write: Write, dy: &[f32], x: &[f32], slope: f32) {
+    map("leaky_relu_backward", dx, write, [dy, x], LeakyReluBackward { slope });
 }
 
 /// `y = x P(N(0, 1) <= x) = x (1 + erf(x / sqrt 2)) / 2`, the exact form.

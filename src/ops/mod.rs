@@ -9,22 +9,42 @@
 
 mod add;
 mod add_scalar;
+mod avg_pool2d;
 mod broadcasting;
+mod concat;
 mod conv2d;
+mod cross_entropy;
+mod dims;
 mod div;
+mod dropout;
 mod exp;
 mod gelu;
+mod global_avg_pool2d;
 mod leaky_relu;
+mod linear;
 mod log;
+mod log_softmax;
+mod matmul;
+mod max_pool2d;
+mod mse;
 mod mul;
 mod neg;
+mod pad;
+mod permute;
+mod pool2d;
+mod reduce;
 mod relu;
 mod reshape;
+mod rows;
 mod scale;
 mod sigmoid;
+mod slice;
+mod softmax;
 mod sub;
 mod tanh;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use conv2d::Conv2dOptions;
+pub use cross_entropy::{CrossEntropyOptions, Reduction};
+pub use pool2d::Pool2dOptions;
