@@ -91,7 +91,7 @@ impl Paired {
             self.anchor.count_bad();
         }
         let Anchor { bad, at: anchor, .. } = self.anchor;
-        let reason = (moment.counts && bad >= self.patience).then(|| StopReason::NotSignificant {
+        let reason = (moment.counts && bad >= self.patience).then_some(StopReason::NotSignificant {
             bad,
             patience: self.patience,
             t,
