@@ -132,7 +132,15 @@ impl<'t, 'p> Graph<'t, 'p> {
     ) -> Var {
         let end = self.tape.operands.len() as u32;
         let requires_grad = requires_grad && self.mode == Mode::Train;
-        self.push(Node { name, shape, source, operands: end..end, op: None, macs: 0, requires_grad })
+        self.push(Node {
+            name,
+            shape,
+            source,
+            operands: end..end,
+            op: None,
+            macs: 0,
+            requires_grad,
+        })
     }
 
     fn push(&mut self, node: Node) -> Var {
@@ -231,7 +239,15 @@ impl<'t, 'p> Graph<'t, 'p> {
         self.tape.operands.push(index as u32);
         let requires_grad = self.tape.nodes[index].requires_grad;
         let source = Source::Alias(self.tape.root(index) as u32);
-        self.push(Node { name, shape, source, operands: start..start + 1, op: None, macs: 0, requires_grad })
+        self.push(Node {
+            name,
+            shape,
+            source,
+            operands: start..start + 1,
+            op: None,
+            macs: 0,
+            requires_grad,
+        })
     }
 
     /// Ends the step because of a shape; in [`Mode::Check`] notes it and goes on with a scalar.

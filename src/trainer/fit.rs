@@ -149,7 +149,9 @@ impl<'d, M: Module> Run<'d, M> {
                 ),
             ));
         }
-        if self.position.epoch >= self.trainer.epochs && !evaluation_owed(&self.position, &self.monitor) {
+        if self.position.epoch >= self.trainer.epochs
+            && !evaluation_owed(&self.position, &self.monitor)
+        {
             return Err(Error::config(
                 "resume",
                 format!(
