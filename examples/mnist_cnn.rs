@@ -12,7 +12,8 @@ use ferrotape::monitor::EarlyStopping;
 use ferrotape::nn::{Layer, Module, Sequential};
 use ferrotape::optim::{Sgd, StepLr};
 use ferrotape::trainer::{
-    Interrupt, JsonLines, Outcome, PrintProgress, Resume, Stop, Trainer, evaluate,
+    Callback, Interrupt, JsonLines, Outcome, PrintProgress, Resume, RunInfo, Stop, Trainer,
+    evaluate,
 };
 use ferrotape::{Error, Params, Result};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ usage: cargo run --release --example mnist_cnn -- [OPTIONS]
 
 Ctrl-C finishes the step, saves, and exits with 130; --resume then continues as if nothing had
 happened.";
+
+/// Where a run directory keeps the settings of its run.
+const SETTINGS: &str = "settings.json";
 
 /// The settings of a run. They are kept in the run directory, so that `--resume` needs no
 /// repetition of them.
@@ -211,6 +215,7 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
         .batch_size(options.batch)
         .max_steps(invocation.max_steps)
         .interrupt(Interrupt::on_signals()?)
+        .callback(KeepSettings { path: run_dir.join(SETTINGS), options: options.clone() })
         .callback(PrintProgress { every: 10 })
         .callback(JsonLines::new(run_dir.join("log.jsonl")))
         .fit(&data.train, &data.valid)?;
@@ -290,10 +295,9 @@ fn report(
     Ok(())
 }
 
-/// The settings: the defaults, then those of the run to be resumed, then the command line. The
-/// result is written down for the next `--resume`.
+/// The settings: the defaults, then those of the run to be resumed, then the command line.
 fn settings(run_dir: &Path, invocation: &Invocation, exists: bool) -> Result<Options> {
-    let path = run_dir.join("settings.json");
+    let path = run_dir.join(SETTINGS);
     let mut options = Options::default();
     if exists && invocation.resume && path.exists() {
         let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -303,11 +307,20 @@ fn settings(run_dir: &Path, invocation: &Invocation, exists: bool) -> Result<Opt
     for set in &invocation.given {
         set(&mut options);
     }
-    if !exists || invocation.resume {
-        let text = serde_json::to_string_pretty(&options).expect("plain data");
-        fs::write(&path, text + "\n").map_err(|e| Error::io("write", &path, e))?;
-    }
     Ok(options)
+}
+
+/// Writes the settings down for the next `--resume`, once the run has been accepted.
+struct KeepSettings {
+    path: PathBuf,
+    options: Options,
+}
+
+impl Callback for KeepSettings {
+    fn on_start(&mut self, _run: &RunInfo) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.options).expect("plain data");
+        fs::write(&self.path, text + "\n").map_err(|e| Error::io("write", &self.path, e))
+    }
 }
 
 /// `runs/mnist_cnn-N`: the newest that exists, to resume it, or else the next free one.
