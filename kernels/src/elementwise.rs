@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// A function of `N` numbers, for vectors.
-trait Function<const N: usize>: Copy + Sync {
+pub(crate) trait Function<const N: usize>: Copy + Sync {
+    /// Implementors mark it `#[inline(always)]`.
     fn eval<S: Simd>(self, s: S, x: [S::F32; N]) -> S::F32;
 }
 
@@ -45,35 +46,35 @@ impl<F: Function<N>, const N: usize> SimdKernel for Map<'_, F, N> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Map { y, write, x, f } = self;
-        match write {
-            Write::Set => each_vector(s, y, x, |_, x| f.eval(s, x)),
-            Write::Add => each_vector(s, y, x, |y, x| s.add(s.read(y), f.eval(s, x))),
+        let whole = y.len() - y.len() % S::LANES;
+        for i in (0..whole).step_by(S::LANES) {
+            let range = i..i + S::LANES;
+            step(s, &mut y[range.clone()], write, x.map(|x| &x[range.clone()]), f);
+        }
+        if whole < y.len() {
+            step(s, &mut y[whole..], write, x.map(|x| &x[whole..]), f);
         }
     }
 }
 
-/// Writes `f(old y, x)` to each vector of `y`; `x` are at least as long as `y`.
+/// One vector of [`Map`]. A function and not a closure: see [`crate::simd`].
 #[inline(always)]
-fn each_vector<S: Simd, const N: usize>(
+fn step<S: Simd, const N: usize>(
     s: S,
     y: &mut [f32],
+    write: Write,
     x: [&[f32]; N],
-    f: impl Fn(&[f32], [S::F32; N]) -> S::F32,
+    f: impl Function<N>,
 ) {
-    let x = x.map(|x| &x[..y.len()]);
-    let whole = y.len() - y.len() % S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        // SAFETY: i + LANES <= y.len() == the length of each x.
-        let values = x.map(|x| unsafe { s.load(x.as_ptr().add(i)) });
-        let y = &mut y[i..i + S::LANES];
-        let value = f(y, values);
-        s.write(y, value);
+    let mut values = [s.zero(); N];
+    for (value, x) in values.iter_mut().zip(x) {
+        *value = s.read(x);
     }
-    if whole < y.len() {
-        let y = &mut y[whole..];
-        let value = f(y, x.map(|x| s.read(&x[whole..])));
-        s.write(y, value);
+    let mut value = f.eval(s, values);
+    if write == Write::Add {
+        value = s.add(s.read(y), value);
     }
+    s.write(y, value);
 }
 
 /// Names a [`Function`] of so many inputs: `function!(Name<inputs> { parameters } |s, [x, ..]| value)`.
@@ -91,6 +92,8 @@ macro_rules! function {
         }
     };
 }
+
+pub(crate) use function;
 
 // Rectifiers. `max(0, x)` returns its second argument if that is NaN.
 function!(Relu<1> {} |s, [x]| s.max(s.zero(), x));

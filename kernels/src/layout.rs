@@ -111,17 +111,21 @@ fn copy_piece(y: &mut [f32], x: &[f32], nest: Nest, put: impl Fn(&mut f32, f32))
     let extent = inner.extent;
     let crossing = outer.axes().iter().position(|axis| axis.b == 1);
     match (inner.a, inner.b, crossing) {
-        (1, 1, _) => outer.for_each(|a, b| {
-            y[a..][..extent].iter_mut().zip(&x[b..][..extent]).for_each(|(y, &x)| put(y, x));
-        }),
-        (1, 0, _) => outer.for_each(|a, b| {
-            y[a..][..extent].iter_mut().for_each(|y| put(y, x[b]));
-        }),
+        (1, 1, _) => {
+            for (a, b) in outer.iter() {
+                y[a..][..extent].iter_mut().zip(&x[b..][..extent]).for_each(|(y, &x)| put(y, x));
+            }
+        }
+        (1, 0, _) => {
+            for (a, b) in outer.iter() {
+                y[a..][..extent].iter_mut().for_each(|y| put(y, x[b]));
+            }
+        }
         (1, stride, Some(crossing)) => {
             // x runs along one axis, y along another: a transposition, in square tiles, so that the
             // cache lines of both are used up before they are evicted.
             let (across, outer) = outer.remove(crossing);
-            outer.for_each(|a, b| {
+            for (a, b) in outer.iter() {
                 for i0 in (0..across.extent).step_by(TILE) {
                     for j0 in (0..extent).step_by(TILE) {
                         for i in i0..across.extent.min(i0 + TILE) {
@@ -132,8 +136,8 @@ fn copy_piece(y: &mut [f32], x: &[f32], nest: Nest, put: impl Fn(&mut f32, f32))
                         }
                     }
                 }
-            });
+            }
         }
-        _ => nest.for_each(|a, b| put(&mut y[a], x[b])),
+        _ => nest.iter().for_each(|(a, b)| put(&mut y[a], x[b])),
     }
 }

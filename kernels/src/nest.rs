@@ -90,32 +90,43 @@ impl Nest {
         (a, b)
     }
 
-    /// Calls `f(address in a, address in b)` for every index, innermost loop fastest.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(usize, usize)) {
-        let axes = self.axes();
-        let mut index = [0; MAX_RANK];
-        let (mut a, mut b) = (0, 0);
-        if self.len() == 0 {
-            return;
-        }
-        loop {
-            f(a, b);
-            // Advance like an odometer: the innermost wheel that has not come full circle.
-            let mut wheel = axes.len();
-            loop {
-                let Some(next) = wheel.checked_sub(1) else { return };
-                wheel = next;
-                index[wheel] += 1;
-                a += axes[wheel].a;
-                b += axes[wheel].b;
-                if index[wheel] < axes[wheel].extent {
-                    break;
-                }
-                index[wheel] = 0;
-                a -= axes[wheel].extent * axes[wheel].a;
-                b -= axes[wheel].extent * axes[wheel].b;
+    /// The addresses in a and b of every index, innermost loop fastest.
+    ///
+    /// An iterator and not a function that takes a closure, because a closure is compiled without
+    /// the instructions of the kernel around it; see [`crate::simd`].
+    pub(crate) fn iter(&self) -> Odometer<'_> {
+        Odometer { axes: self.axes(), index: [0; MAX_RANK], next: (0, 0), left: self.len() }
+    }
+}
+
+/// See [`Nest::iter`].
+pub(crate) struct Odometer<'a> {
+    axes: &'a [Axis],
+    index: [usize; MAX_RANK],
+    next: (usize, usize),
+    left: usize,
+}
+
+impl Iterator for Odometer<'_> {
+    type Item = (usize, usize);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, usize)> {
+        self.left = self.left.checked_sub(1)?;
+        let (mut a, mut b) = self.next;
+        // Advance the innermost wheel; each one that comes full circle moves the one before it.
+        for (axis, index) in self.axes.iter().zip(&mut self.index).rev() {
+            *index += 1;
+            a += axis.a;
+            b += axis.b;
+            if *index < axis.extent {
+                break;
             }
+            *index = 0;
+            a -= axis.extent * axis.a;
+            b -= axis.extent * axis.b;
         }
+        Some(std::mem::replace(&mut self.next, (a, b)))
     }
 }
 
@@ -186,21 +197,15 @@ mod tests {
 
     #[test]
     fn addresses_follow_both_strides() {
-        let mut seen = Vec::new();
         let nest = nest(&[(2, 3, 1), (3, 1, 2)]);
-        nest.for_each(|a, b| seen.push((a, b)));
+        let seen: Vec<_> = nest.iter().collect();
         assert_eq!(seen, [(0, 0), (1, 2), (2, 4), (3, 1), (4, 3), (5, 5)]);
         assert!((0..6).all(|flat| nest.addresses(flat) == seen[flat]));
     }
 
     #[test]
     fn no_loop_runs_once_and_an_empty_one_never() {
-        let count = |nest: Nest| {
-            let mut count = 0;
-            nest.for_each(|_, _| count += 1);
-            count
-        };
-        assert_eq!(count(nest(&[])), 1);
-        assert_eq!(count(nest(&[(3, 1, 1), (0, 5, 1)])), 0);
+        assert_eq!(nest(&[]).iter().count(), 1);
+        assert_eq!(nest(&[(3, 1, 1), (0, 5, 1)]).iter().count(), 0);
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::{
     Write,
+    elementwise::{Function, function},
     isa::Isa,
     layout,
     par::{self, Split, Work},
@@ -274,7 +275,7 @@ fn sum_planes<S: Simd, const N: usize>(
     planes: impl Iterator<Item = Range<usize>>,
     x: [&[f32]; N],
     fill: [f32; N],
-    f: impl Fn([S::F32; N]) -> S::F32,
+    f: impl Function<N>,
 ) -> f64 {
     let mut total = 0.0;
     for plane in planes {
@@ -285,13 +286,13 @@ fn sum_planes<S: Simd, const N: usize>(
             let mut at = start;
             while at + 4 * S::LANES <= end {
                 for sum in &mut sums {
-                    *sum = s.add(*sum, f(x.map(|x| s.read(&x[at..at + S::LANES]))));
+                    let term = eval(s, x.map(|x| &x[at..at + S::LANES]), fill, f);
+                    *sum = s.add(*sum, term);
                     at += S::LANES;
                 }
             }
             for at in (at..end).step_by(S::LANES) {
-                let vectors = std::array::from_fn(|i| s.read_or(&x[i][at..end], fill[i]));
-                sums[0] = s.add(sums[0], f(vectors));
+                sums[0] = s.add(sums[0], eval(s, x.map(|x| &x[at..end]), fill, f));
             }
             let [a, b, c, d] = sums;
             total += f64::from(s.reduce_sum(s.add(s.add(a, b), s.add(c, d))));
@@ -299,6 +300,28 @@ fn sum_planes<S: Simd, const N: usize>(
     }
     total
 }
+
+/// `f` of the first vectors.
+#[inline(always)]
+fn eval<S: Simd, const N: usize>(
+    s: S,
+    x: [&[f32]; N],
+    fill: [f32; N],
+    f: impl Function<N>,
+) -> S::F32 {
+    let mut vectors = [s.zero(); N];
+    for ((vector, x), fill) in vectors.iter_mut().zip(x).zip(fill) {
+        *vector = s.read_or(x, fill);
+    }
+    f.eval(s, vectors)
+}
+
+function!(Itself<1> {} |_s, [x]| x);
+function!(SquaredDistance<1> { mean } |s, [x]| {
+    let distance = s.sub(x, mean);
+    s.mul(distance, distance)
+});
+function!(TimesDistance<2> { mean } |s, [dy, x]| s.mul(dy, s.sub(x, mean)));
 
 struct Train<'a> {
     y: Channels<'a>,
@@ -318,12 +341,8 @@ impl SimdKernel for Train<'_> {
         let Train { mut y, mean, var, x, scale, channels, d } = self;
         let count = (d.n * d.hw) as f64;
         for ((channel, mean), var) in channels.zip(mean).zip(var) {
-            *mean = (sum_planes(s, d.planes(channel), [x], [0.0], |[x]| x) / count) as f32;
-            let center = s.splat(*mean);
-            let square = |[x]: [S::F32; 1]| {
-                let off = s.sub(x, center);
-                s.mul(off, off)
-            };
+            *mean = (sum_planes(s, d.planes(channel), [x], [0.0], Itself {}) / count) as f32;
+            let square = SquaredDistance { mean: *mean };
             *var = (sum_planes(s, d.planes(channel), [x], [*mean], square) / count) as f32;
             normalize(s, &mut y, x, channel, *mean, *var, scale, d);
         }
@@ -413,8 +432,8 @@ impl SimdKernel for Backward<'_> {
         for ((c, dgamma), dbeta) in channels.zip(dgamma).zip(dbeta) {
             let inv_std = 1.0 / (var[c] + scale.eps).sqrt();
             let center = s.splat(mean[c]);
-            *dbeta = sum_planes(s, d.planes(c), [dy], [0.0], |[dy]| dy) as f32;
-            let product = |[dy, x]: [S::F32; 2]| s.mul(dy, s.sub(x, center));
+            *dbeta = sum_planes(s, d.planes(c), [dy], [0.0], Itself {}) as f32;
+            let product = TimesDistance { mean: mean[c] };
             let sum = sum_planes(s, d.planes(c), [dy, x], [0.0, mean[c]], product);
             *dgamma = sum as f32 * inv_std;
 

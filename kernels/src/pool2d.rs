@@ -6,7 +6,8 @@
 //! 1. 2 x 2 windows side by side without padding, the usual case: two image rows make one output
 //!    row. Dealing each row into its even and odd columns puts the four corners of a vector of
 //!    windows into four vectors, and pooling is arithmetic between them.
-//! 2. Anything else: a loop over windows clipped to the image.
+//! 2. Anything else: a vector of neighbouring windows at a time, place by place. Windows that
+//!    reach into the padding on the left or right go one by one, and so does the backward pass.
 //!
 //! The backward pass of max pooling must know who won. One byte per output, the winner's place in
 //! its window (its *code*), is an eighth of an array of indices and says the same.
@@ -16,7 +17,7 @@ use crate::{
     isa::Isa,
     par::{self, Rows, Work},
     reduce,
-    simd::{Simd, SimdKernel},
+    simd::{MAX_LANES, Simd, SimdKernel},
 };
 use std::ops::Range;
 
@@ -93,18 +94,29 @@ impl Pool2dDims {
         self.kernel == [2, 2] && self.stride == [2, 2] && self.padding == [0, 0]
     }
 
-    /// The parts of the window rows and columns of output `(oy, ox)` that lie inside the image,
-    /// and the image's row and column at the window's (possibly padded) start, which may be
-    /// "negative" and therefore wraps.
+    /// The part of a window that lies inside the image.
+    #[inline(always)]
     fn window(&self, oy: usize, ox: usize) -> Window {
-        let clip = |axis: usize, o: usize, size: usize| {
-            let start = o * self.stride[axis];
-            let pad = self.padding[axis];
-            let inside = pad.saturating_sub(start)..self.kernel[axis].min(size + pad - start);
-            (start.wrapping_sub(pad), inside)
-        };
-        let ((y, rows), (x, columns)) = (clip(0, oy, self.h), clip(1, ox, self.w));
+        let ((y, rows), (x, columns)) = (self.clip(0, oy), self.clip(1, ox));
         Window { y, x, rows, columns }
+    }
+
+    /// Along one axis, the image's index of the window's start, which wraps around if that lies in
+    /// the padding, and the places of the window that lie inside the image.
+    #[inline(always)]
+    fn clip(&self, axis: usize, out: usize) -> (usize, Range<usize>) {
+        let size = [self.h, self.w][axis];
+        let (start, pad) = (out * self.stride[axis], self.padding[axis]);
+        let inside = pad.saturating_sub(start)..self.kernel[axis].min(size + pad - start);
+        (start.wrapping_sub(pad), inside)
+    }
+
+    /// The output columns whose windows touch no padding on the left or right.
+    fn whole_columns(&self) -> Range<usize> {
+        let (k, s, p) = (self.kernel[1], self.stride[1], self.padding[1]);
+        let first = p.div_ceil(s).min(self.ow());
+        let end = (self.w + p).checked_sub(k).map_or(0, |last| last / s + 1);
+        first..end.clamp(first, self.ow())
     }
 
     fn planes(&self) -> usize {
@@ -118,19 +130,6 @@ struct Window {
     x: usize,
     rows: Range<usize>,
     columns: Range<usize>,
-}
-
-impl Window {
-    /// The places inside the image as `(code, index in the plane)`, row by row.
-    #[inline(always)]
-    fn taps(self, d: &Pool2dDims) -> impl Iterator<Item = (usize, usize)> {
-        let (w, kw) = (d.w, d.kernel[1]);
-        self.rows.flat_map(move |ky| {
-            let row = self.y.wrapping_add(ky) * w;
-            let columns = self.columns.clone();
-            columns.map(move |kx| (ky * kw + kx, row + self.x.wrapping_add(kx)))
-        })
-    }
 }
 
 /// `y` = the largest value of each window; NaN counts as larger than anything, padding as smaller.
@@ -152,42 +151,14 @@ pub fn max_forward(y: &mut [f32], codes: Option<&mut [u8]>, x: &[f32], d: &Pool2
         Rows { data: x, row: image },
     );
     let isa = Isa::current();
-    par::split(Work::Elements(x.len()), d.planes(), data, |planes, (y, codes, x)| {
+    par::split(Work::Elements(x.len()), d.planes(), data, |_, (y, codes, x)| {
         let (y, codes, x) = (y.data, codes.map(|codes| codes.data), x.data);
         if d.side_by_side_2x2() {
-            return isa.dispatch(Max2x2 { y, codes, x, d });
-        }
-        let mut codes = codes;
-        for plane in 0..planes.len() {
-            let x = &x[plane * image..][..image];
-            for (oy, ox) in outputs(d) {
-                let (value, code) = largest(x, d, oy, ox);
-                let at = plane * out + oy * d.ow() + ox;
-                y[at] = value;
-                if let Some(codes) = &mut codes {
-                    codes[at] = code as u8;
-                }
-            }
+            isa.dispatch(Max2x2 { y, codes, x, d });
+        } else {
+            isa.dispatch(Forward { y, codes, x, max: true, d });
         }
     });
-}
-
-fn outputs(d: &Pool2dDims) -> impl Iterator<Item = (usize, usize)> {
-    let (oh, ow) = (d.oh(), d.ow());
-    (0..oh).flat_map(move |oy| (0..ow).map(move |ox| (oy, ox)))
-}
-
-/// The largest value of a window and its code.
-fn largest(x: &[f32], d: &Pool2dDims, oy: usize, ox: usize) -> (f32, usize) {
-    let mut taps = d.window(oy, ox).taps(d);
-    let (mut code, first) = taps.next().expect("padding is at most half a window");
-    let mut value = x[first];
-    for (place, index) in taps {
-        if x[index] > value || x[index].is_nan() {
-            (value, code) = (x[index], place);
-        }
-    }
-    (value, code)
 }
 
 /// Path 1 of max pooling, for whole planes.
@@ -205,27 +176,38 @@ impl SimdKernel for Max2x2<'_> {
     fn run<S: Simd>(self, s: S) {
         let Max2x2 { y, mut codes, x, d } = self;
         let ow = d.ow();
-        // Where b beats a: `b > a`, or b is NaN.
-        let beats = |b, a| s.or(s.gt(b, a), s.is_nan(b));
         for (row, top, bottom) in row_pairs(x, d) {
-            for ox in (0..ow).step_by(S::LANES) {
-                let [top_left, top_right] = dealt(s, top, ox);
-                let [bottom_left, bottom_right] = dealt(s, bottom, ox);
-                let right = beats(top_right, top_left);
-                let top = s.select(right, top_right, top_left);
-                let top_code = s.select(right, s.splat(1.0), s.zero());
-                let right = beats(bottom_right, bottom_left);
-                let bottom = s.select(right, bottom_right, bottom_left);
-                let bottom_code = s.select(right, s.splat(3.0), s.splat(2.0));
-                let below = beats(bottom, top);
+            let mut from = 0;
+            while from < ow {
+                let ox = back_up::<S>(from, ow);
+                let [a, b] = dealt(s, top, ox);
+                let (top, top_code) = better(s, (b, s.splat(1.0)), (a, s.zero()));
+                let [a, b] = dealt(s, bottom, ox);
+                let (bottom, bottom_code) = better(s, (b, s.splat(3.0)), (a, s.splat(2.0)));
+                let (max, code) = better(s, (bottom, bottom_code), (top, top_code));
                 let out = row * ow + ox..(row + 1) * ow;
-                s.write(&mut y[out.clone()], s.select(below, bottom, top));
+                s.write(&mut y[out.clone()], max);
                 if let Some(codes) = &mut codes {
-                    s.write_bytes(&mut codes[out], s.select(below, bottom_code, top_code));
+                    s.write_bytes(&mut codes[out], code);
                 }
+                from += S::LANES;
             }
         }
     }
+}
+
+/// The value and code of `new` where it beats `old`: where it is larger, or NaN.
+#[inline(always)]
+fn better<S: Simd>(s: S, new: (S::F32, S::F32), old: (S::F32, S::F32)) -> (S::F32, S::F32) {
+    let beats = s.or(s.gt(new.0, old.0), s.is_nan(new.0));
+    (s.select(beats, new.0, old.0), s.select(beats, new.1, old.1))
+}
+
+/// Where to start the vector at `from`: earlier if it would reach beyond `end` otherwise. Doing a
+/// few outputs twice is quicker than writing part of a vector.
+#[inline(always)]
+fn back_up<S: Simd>(from: usize, end: usize) -> usize {
+    if end < S::LANES { from } else { from.min(end - S::LANES) }
 }
 
 /// The output rows of some planes, each with the two image rows that it pools. A last image row
@@ -244,7 +226,93 @@ fn row_pairs<'a>(
 #[inline(always)]
 fn dealt<S: Simd>(s: S, row: &[f32], ox: usize) -> [S::F32; 2] {
     let (first, second) = (2 * ox, (2 * ox + S::LANES).min(row.len()));
-    s.deinterleave(s.read(&row[first..]), s.read(&row[second..])).into()
+    let (left, right) = s.deinterleave(s.read(&row[first..]), s.read(&row[second..]));
+    [left, right]
+}
+
+/// Path 2 of max and average pooling, for whole planes.
+struct Forward<'a> {
+    y: &'a mut [f32],
+    codes: Option<&'a mut [u8]>,
+    x: &'a [f32],
+    max: bool,
+    d: &'a Pool2dDims,
+}
+
+impl SimdKernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Forward { y, mut codes, x, max, d } = self;
+        let (image, ow, whole) = (d.h * d.w, d.ow(), d.whole_columns());
+        let share = if max { 1.0 } else { 1.0 / (d.kernel[0] * d.kernel[1]) as f32 };
+        for (row, y) in y.chunks_exact_mut(ow).enumerate() {
+            let (x, oy) = (&x[row / d.oh() * image..][..image], row % d.oh());
+            let mut from = 0;
+            while from < ow {
+                let lanes = if whole.contains(&from) { S::LANES.min(whole.end - from) } else { 1 };
+                let (value, code) = pool(s, x, d, d.window(oy, from), lanes, max);
+                let y = &mut y[from..from + lanes];
+                s.write(y, s.mul(value, s.splat(share)));
+                if let Some(codes) = &mut codes {
+                    s.write_bytes(&mut codes[row * ow + from..][..lanes], code);
+                }
+                from += lanes;
+            }
+        }
+    }
+}
+
+/// The maximum and its code, or the sum, of a window and its right neighbours, `lanes` in all, which
+/// have the same places inside the image.
+#[inline(always)]
+fn pool<S: Simd>(
+    s: S,
+    x: &[f32],
+    d: &Pool2dDims,
+    window: Window,
+    lanes: usize,
+    max: bool,
+) -> (S::F32, S::F32) {
+    let stride = d.stride[1];
+    let mut result = (s.zero(), s.zero());
+    let mut first = max;
+    for ky in window.rows {
+        let row = &x[window.y.wrapping_add(ky) * d.w..][..d.w];
+        for kx in window.columns.clone() {
+            let values = every_nth(s, &row[window.x.wrapping_add(kx)..], stride, lanes);
+            let candidate = (values, s.splat((ky * d.kernel[1] + kx) as f32));
+            if !max {
+                result.0 = s.add(result.0, values);
+            } else if first {
+                result = candidate;
+                first = false;
+            } else {
+                result = better(s, candidate, result);
+            }
+        }
+    }
+    result
+}
+
+/// `x[0], x[stride], x[2 stride], ..`: that many lanes, or more.
+#[inline(always)]
+fn every_nth<S: Simd>(s: S, x: &[f32], stride: usize, lanes: usize) -> S::F32 {
+    if lanes == 1 {
+        return s.splat(x[0]);
+    }
+    match stride {
+        1 => s.read(x),
+        2 => s.deinterleave(s.read(x), s.read(&x[S::LANES.min(x.len())..])).0,
+        _ => {
+            let mut gathered = [0.0; MAX_LANES];
+            for (lane, x) in gathered.iter_mut().zip(x.iter().step_by(stride)).take(lanes) {
+                *lane = *x;
+            }
+            s.read(&gathered)
+        }
+    }
 }
 
 /// `dx` = each output's gradient at the place that won it, 0 elsewhere.
@@ -252,7 +320,7 @@ fn dealt<S: Simd>(s: S, row: &[f32], ox: usize) -> [S::F32; 2] {
 /// dx `[n, c, h, w]`, dy `[n, c, oh, ow]`, codes `[n, c, oh, ow]` from [`max_forward`]
 ///
 /// # Panics
-/// As [`max_forward`]; also if a code lies outside of its window or in the padding.
+/// As [`max_forward`]; also if a code leads outside of the plane, which none of its does.
 #[track_caller]
 pub fn max_backward(dx: &mut [f32], write: Write, dy: &[f32], codes: &[u8], d: &Pool2dDims) {
     d.check("max_pool2d_backward", ("dx", dx.len()), ("dy", dy.len()), Some(codes.len()));
@@ -268,18 +336,12 @@ pub fn avg_forward(y: &mut [f32], x: &[f32], d: &Pool2dDims) {
     let (image, out) = (d.h * d.w, d.oh() * d.ow());
     let data = (Rows { data: y, row: out }, Rows { data: x, row: image });
     let isa = Isa::current();
-    par::split(Work::Elements(x.len()), d.planes(), data, |planes, (y, x)| {
+    par::split(Work::Elements(x.len()), d.planes(), data, |_, (y, x)| {
         let (y, x) = (y.data, x.data);
         if d.side_by_side_2x2() {
-            return isa.dispatch(Avg2x2 { y, x, d });
-        }
-        let area = (d.kernel[0] * d.kernel[1]) as f32;
-        for plane in 0..planes.len() {
-            let x = &x[plane * image..][..image];
-            for (oy, ox) in outputs(d) {
-                let sum: f32 = d.window(oy, ox).taps(d).map(|(_, index)| x[index]).sum();
-                y[plane * out + oy * d.ow() + ox] = sum / area;
-            }
+            isa.dispatch(Avg2x2 { y, x, d });
+        } else {
+            isa.dispatch(Forward { y, codes: None, x, max: false, d });
         }
     });
 }
@@ -298,10 +360,13 @@ impl SimdKernel for Avg2x2<'_> {
     fn run<S: Simd>(self, s: S) {
         let ow = self.d.ow();
         for (row, top, bottom) in row_pairs(self.x, self.d) {
-            for ox in (0..ow).step_by(S::LANES) {
+            let mut from = 0;
+            while from < ow {
+                let ox = back_up::<S>(from, ow);
                 let ([a, b], [c, d]) = (dealt(s, top, ox), dealt(s, bottom, ox));
                 let sum = s.add(s.add(a, b), s.add(c, d));
                 s.write(&mut self.y[row * ow + ox..(row + 1) * ow], s.mul(sum, s.splat(0.25)));
+                from += S::LANES;
             }
         }
     }
@@ -325,7 +390,7 @@ fn backward(dx: &mut [f32], write: Write, dy: &[f32], codes: Option<&[u8]>, d: &
         codes.map(|codes| Rows { data: codes, row: out }),
     );
     let isa = Isa::current();
-    par::split(Work::Elements(d.x_len()), d.planes(), data, |planes, (dx, dy, codes)| {
+    par::split(Work::Elements(d.x_len()), d.planes(), data, |_, (dx, dy, codes)| {
         let (dx, dy, codes) = (dx.data, dy.data, codes.map(|codes| codes.data));
         if d.side_by_side_2x2() {
             return isa.dispatch(Backward2x2 { dx, write, dy, codes, d });
@@ -333,30 +398,48 @@ fn backward(dx: &mut [f32], write: Write, dy: &[f32], codes: Option<&[u8]>, d: &
         if write == Write::Set {
             dx.fill(0.0);
         }
-        let share = 1.0 / (d.kernel[0] * d.kernel[1]) as f32;
-        for plane in 0..planes.len() {
-            let dx = &mut dx[plane * image..][..image];
-            for (oy, ox) in outputs(d) {
-                let at = plane * out + oy * d.ow() + ox;
-                let window = d.window(oy, ox);
-                match codes {
-                    Some(codes) => dx[window.index_of(codes[at], d)] += dy[at],
-                    None => window.taps(d).for_each(|(_, index)| dx[index] += share * dy[at]),
-                }
+        let planes = dx.chunks_exact_mut(image.max(1)).zip(dy.chunks_exact(out));
+        for (plane, (dx, dy)) in planes.enumerate() {
+            match codes {
+                Some(codes) => give_to_winners(dx, dy, &codes[plane * out..][..out], d),
+                None => share_out(dx, dy, d),
             }
         }
     });
 }
 
-impl Window {
-    /// The index in the plane of the place that `code` stands for.
-    fn index_of(&self, code: u8, d: &Pool2dDims) -> usize {
-        let (ky, kx) = (usize::from(code) / d.kernel[1], usize::from(code) % d.kernel[1]);
-        assert!(
-            self.rows.contains(&ky) && self.columns.contains(&kx),
-            "max_pool2d_backward: code {code} lies outside of its window; codes must be max_forward's"
-        );
-        self.y.wrapping_add(ky) * d.w + self.x.wrapping_add(kx)
+/// Path 2 of [`max_backward`] for one plane.
+fn give_to_winners(dx: &mut [f32], dy: &[f32], codes: &[u8], d: &Pool2dDims) {
+    // Where each place lies, seen from the start of its window.
+    let mut places = [0; 256];
+    let area = d.kernel[0] * d.kernel[1];
+    for (code, place) in places[..area].iter_mut().enumerate() {
+        *place = code / d.kernel[1] * d.w + code % d.kernel[1];
+    }
+    let rows = dy.chunks_exact(d.ow()).zip(codes.chunks_exact(d.ow())).enumerate();
+    for (oy, (dy, codes)) in rows {
+        let row = (oy * d.stride[0]).wrapping_sub(d.padding[0]).wrapping_mul(d.w);
+        let mut start = row.wrapping_sub(d.padding[1]);
+        for (dy, &code) in dy.iter().zip(codes) {
+            dx[start.wrapping_add(places[usize::from(code)])] += dy;
+            start = start.wrapping_add(d.stride[1]);
+        }
+    }
+}
+
+/// Path 2 of [`avg_backward`] for one plane.
+fn share_out(dx: &mut [f32], dy: &[f32], d: &Pool2dDims) {
+    let share = 1.0 / (d.kernel[0] * d.kernel[1]) as f32;
+    for (oy, dy) in dy.chunks_exact(d.ow()).enumerate() {
+        for (ox, dy) in dy.iter().enumerate() {
+            let window = d.window(oy, ox);
+            for ky in window.rows {
+                let row = &mut dx[window.y.wrapping_add(ky) * d.w..][..d.w];
+                for kx in window.columns.clone() {
+                    row[window.x.wrapping_add(kx)] += share * dy;
+                }
+            }
+        }
     }
 }
 
@@ -387,19 +470,23 @@ impl SimdKernel for Backward2x2<'_> {
                     continue;
                 }
                 let row = (plane * d.oh() + oy) * ow;
-                for ox in (0..ow).step_by(S::LANES) {
+                let mut from = 0;
+                while from < ow {
+                    // What is added to must be visited once only.
+                    let ox = if write == Write::Set { back_up::<S>(from, ow) } else { from };
                     let out = row + ox..row + ow;
                     let g = s.read(&dy[out.clone()]);
-                    let [a, b, c, d] = match codes {
-                        None => [s.mul(g, s.splat(0.25)); 4],
-                        Some(codes) => {
-                            let code = s.read_bytes(&codes[out]);
-                            [0.0, 1.0, 2.0, 3.0]
-                                .map(|place| s.select(s.eq(code, s.splat(place)), g, s.zero()))
+                    let mut corners = [s.mul(g, s.splat(0.25)); 4];
+                    if let Some(codes) = codes {
+                        let code = s.read_bytes(&codes[out]);
+                        for (place, corner) in corners.iter_mut().enumerate() {
+                            *corner = s.select(s.eq(code, s.splat(place as f32)), g, s.zero());
                         }
-                    };
+                    }
+                    let [a, b, c, d] = corners;
                     put(s, &mut top[2 * ox..2 * ow], write, s.interleave(a, b));
                     put(s, &mut bottom[2 * ox..2 * ow], write, s.interleave(c, d));
+                    from += S::LANES;
                 }
                 if write == Write::Set {
                     // Likewise the last of an odd number of columns.

@@ -58,7 +58,11 @@ impl SimdKernel for SumRun<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
-        self.0.chunks(RUN).map(|run| f64::from(sum_short(s, run))).sum()
+        let mut total = 0.0;
+        for run in self.0.chunks(RUN) {
+            total += f64::from(sum_short(s, run));
+        }
+        total
     }
 }
 
@@ -163,16 +167,17 @@ impl SimdKernel for SumTo<'_> {
             let width = if columns_adjoin { TILE.min(column.extent - col) } else { 1 };
             let width = width.min(dx.len() - done);
             let mut tile = [0.0f64; TILE];
+            let totals = &mut tile[..width];
             if columns_adjoin {
-                sum_rows(s, &mut tile[..width], summed, |b| &dy[start + b..][..width]);
+                sum_rows(s, totals, &dy[start..], summed);
             } else if run.b == 1 {
-                runs.for_each(|_, b| {
+                for (_, b) in runs.iter() {
                     for run in dy[start + b..][..run.extent].chunks(RUN) {
-                        tile[0] += f64::from(sum_short(s, run));
+                        totals[0] += f64::from(sum_short(s, run));
                     }
-                });
+                }
             } else {
-                summed.for_each(|_, b| tile[0] += f64::from(dy[start + b]));
+                totals[0] = summed.iter().map(|(_, b)| f64::from(dy[start + b])).sum();
             }
             for (dx, &sum) in dx[done..].iter_mut().zip(&tile[..width]) {
                 match write {
@@ -185,32 +190,29 @@ impl SimdKernel for SumTo<'_> {
     }
 }
 
-/// Adds up the rows that `row` finds at each address of `summed`.
+/// Adds up neighbouring columns over the rows at the addresses `summed`.
 #[inline(always)]
-fn sum_rows<'a, S: Simd>(
-    s: S,
-    totals: &mut [f64],
-    summed: &Nest,
-    row: impl Fn(usize) -> &'a [f32],
-) {
+fn sum_rows<S: Simd>(s: S, totals: &mut [f64], dy: &[f32], summed: &Nest) {
     let width = totals.len();
     let mut partial = [0.0f32; TILE];
-    let partial = &mut partial[..width];
-    let mut flush = |partial: &mut [f32]| {
+    let mut rows = summed.iter();
+    loop {
+        let partial = &mut partial[..width];
+        partial.fill(0.0);
+        let mut any = false;
+        for (_, b) in rows.by_ref().take(RUN_ROWS) {
+            any = true;
+            let row = &dy[b..b + width];
+            for (partial, x) in partial.chunks_mut(S::LANES).zip(row.chunks(S::LANES)) {
+                let sum = s.add(s.read(partial), s.read(x));
+                s.write(partial, sum);
+            }
+        }
+        if !any {
+            return;
+        }
         for (total, partial) in totals.iter_mut().zip(partial) {
-            *total += f64::from(std::mem::take(partial));
+            *total += f64::from(*partial);
         }
-    };
-    let mut count = 0;
-    summed.for_each(|_, b| {
-        for (partial, x) in partial.chunks_mut(S::LANES).zip(row(b).chunks(S::LANES)) {
-            let sum = s.add(s.read(partial), s.read(x));
-            s.write(partial, sum);
-        }
-        count += 1;
-        if count % RUN_ROWS == 0 {
-            flush(partial);
-        }
-    });
-    flush(partial);
+    }
 }

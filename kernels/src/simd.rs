@@ -227,7 +227,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
 }
 
 /// The longest vector of any instruction set.
-const MAX_LANES: usize = 16;
+pub const MAX_LANES: usize = 16;
 
 #[cfg(test)]
 mod tests {
