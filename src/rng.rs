@@ -37,16 +37,18 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
-    /// Initial weights; `a` is the parameter's position in the store.
+    /// Initial weights; `a` is a hash of the parameter's name.
     Init,
     /// The order of the examples; `a` is the epoch.
     Shuffle,
     /// Which example goes to training, validation or test; `a` is the class.
     Split,
-    /// Dropout masks; `a` is the step, `b` the node on the tape.
+    /// Dropout masks; `a` is the step, `b` counts the random operations of the step.
     Dropout,
     /// Augmentation; `a` is the epoch, `b` the example's index in its data set.
     Augment,
+    /// The sample of the training data that is evaluated along with the validation data.
+    Probe,
     /// Whatever a user needs; the number keeps one use apart from another.
     User(u32),
 }
@@ -60,6 +62,7 @@ impl Purpose {
             Purpose::Split => 3,
             Purpose::Dropout => 4,
             Purpose::Augment => 5,
+            Purpose::Probe => 6,
             Purpose::User(n) => 1 << 32 | u64::from(n),
         }
     }

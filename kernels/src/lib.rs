@@ -35,6 +35,7 @@ pub mod layout;
 pub mod linear;
 mod math;
 mod nest;
+pub mod norm;
 pub mod par;
 pub mod pool2d;
 pub mod reduce;

@@ -14,7 +14,7 @@ use crate::{
 
 /// Numbers that are added up in `f32` before the total goes to `f64`: 128 per lane of AVX2, and 32
 /// per accumulator.
-const RUN: usize = 1024;
+pub(crate) const RUN: usize = 1024;
 
 /// Rows that are added up in `f32` before their totals go to `f64`.
 const RUN_ROWS: usize = 64;

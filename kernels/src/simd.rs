@@ -173,6 +173,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// The start of `x`: `min(x.len(), LANES)` lanes, `fill` in the others.
+    #[inline(always)]
+    fn read_or(self, x: &[f32], fill: f32) -> Self::F32 {
+        const LANE: [f32; MAX_LANES] =
+            [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+        if x.len() >= Self::LANES {
+            return self.read(x);
+        }
+        let inside = self.gt(self.splat(x.len() as f32), self.read(&LANE));
+        self.select(inside, self.read(x), self.splat(fill))
+    }
+
     /// Writes the first `min(y.len(), LANES)` lanes to the start of `y`.
     #[inline(always)]
     fn write(self, y: &mut [f32], v: Self::F32) {
@@ -313,6 +325,8 @@ mod tests {
             for k in 0..=n {
                 let partial = lanes(s, s.read(&a[..k]));
                 assert_eq!((&partial[..k], &partial[k..]), (&a[..k], &vec![0.0; n - k][..]));
+                let filled = lanes(s, s.read_or(&a[..k], 9.0));
+                assert_eq!((&filled[..k], &filled[k..]), (&a[..k], &vec![9.0; n - k][..]));
                 let mut out = vec![7.0; n + 1];
                 s.write(&mut out[..k], va);
                 assert_eq!((&out[..k], &out[k..]), (&a[..k], &vec![7.0; n + 1 - k][..]));

@@ -190,7 +190,7 @@ fn softmax_row<S: Simd>(s: S, y: &mut [f32], x: &[f32]) {
     let max = s.splat(max_row(s, x));
     let mut sum = s.zero();
     for (y, x) in y.chunks_mut(S::LANES).zip(x.chunks(S::LANES)) {
-        let e = math::exp(s, s.sub(read_or_lowest(s, x), max));
+        let e = math::exp(s, s.sub(s.read_or(x, f32::NEG_INFINITY), max));
         sum = s.add(sum, e);
         s.write(y, e);
     }
@@ -206,7 +206,7 @@ fn log_softmax_row<S: Simd>(s: S, y: &mut [f32], x: &[f32]) {
     let max = s.splat(max_row(s, x));
     let mut sum = s.zero();
     for x in x.chunks(S::LANES) {
-        sum = s.add(sum, math::exp(s, s.sub(read_or_lowest(s, x), max)));
+        sum = s.add(sum, math::exp(s, s.sub(s.read_or(x, f32::NEG_INFINITY), max)));
     }
     let log_sum = math::log(s, s.splat(s.reduce_sum(sum)));
     for (y, x) in y.chunks_mut(S::LANES).zip(x.chunks(S::LANES)) {
@@ -220,22 +220,11 @@ fn max_row<S: Simd>(s: S, x: &[f32]) -> f32 {
     let mut max = [s.splat(f32::NEG_INFINITY); 4];
     for block in x.chunks(4 * S::LANES) {
         for (max, x) in max.iter_mut().zip(block.chunks(S::LANES)) {
-            *max = s.max(*max, read_or_lowest(s, x));
+            *max = s.max(*max, s.read_or(x, f32::NEG_INFINITY));
         }
     }
     let [a, b, c, d] = max;
     s.reduce_max(s.max(s.max(a, b), s.max(c, d)))
-}
-
-/// The start of `x`, and -infinity in the lanes beyond its end.
-#[inline(always)]
-fn read_or_lowest<S: Simd>(s: S, x: &[f32]) -> S::F32 {
-    const LANE: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
-    if x.len() >= S::LANES {
-        return s.read(x);
-    }
-    let inside = s.gt(s.splat(x.len() as f32), s.read(&LANE));
-    s.select(inside, s.read(x), s.splat(f32::NEG_INFINITY))
 }
 
 struct Backward<'a> {

@@ -11,7 +11,7 @@ const LENGTHS: [usize; 11] = [0, 1, 2, 7, 8, 9, 15, 16, 17, 33, 100];
 
 /// A dense walk over the floats of both signs, denormals included, and the special values.
 fn all_kinds_of_floats() -> Vec<f32> {
-    let bits = (0..1 << 21).map(|i: u32| f32::from_bits(i * 1021 % 0x7f80_0000 | i << 31));
+    let bits = (0..1 << 21).map(|i: u32| f32::from_bits((i * 1021 % 0x7f80_0000) | (i << 31)));
     let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN, 1.0];
     bits.chain(special).chain(random(1 << 18, 1).iter().map(|v| v * 20.0)).collect()
 }
@@ -94,7 +94,8 @@ fn forward_passes_of_any_length_stay_in_their_buffers() {
 #[test]
 fn derivatives_follow_their_formulas() {
     type Kernel = fn(&mut [f32], Write, &[f32], &[f32]);
-    let cases: [(Kernel, fn(f64, f64) -> f64); 11] = [
+    type Formula = fn(f64, f64) -> f64;
+    let cases: [(Kernel, Formula); 11] = [
         (relu_backward, |dy, y| if y <= 0.0 { 0.0 } else { dy }),
         (
             |dx, write, dy, y| leaky_relu_backward(dx, write, dy, y, 0.125),

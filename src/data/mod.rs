@@ -17,6 +17,8 @@ mod csv;
 mod files;
 mod idx;
 mod normalize;
+#[cfg(feature = "png")]
+mod png;
 mod split;
 
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub use cifar::load_cifar10_dir;
 pub use csv::read_csv;
 pub use idx::{Idx, load_idx_dir, read_idx, read_idx_pair};
 pub use normalize::Normalize;
+#[cfg(feature = "png")]
+pub use png::read_png_dir;
 pub use split::Split;
 
 /// Labelled examples that can be read in any order, from any thread.

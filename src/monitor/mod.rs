@@ -49,6 +49,7 @@
 //! | warm-up, grace    | yes | no  | no | no |
 //! | `min_epochs`      | yes | yes | no | no |
 
+mod compare;
 mod correlation;
 mod criterion;
 mod diagnosis;
@@ -64,6 +65,7 @@ mod spec;
 mod tracker;
 mod verdict;
 
+pub use compare::{Comparison, compare, verdicts};
 pub use diagnosis::{Condition, Diagnosis};
 pub use observation::{Observation, TRAIN_LOSS, VALID_LOSS};
 pub use rule::{Budget, MinDelta, Mode, Rule};
@@ -282,7 +284,7 @@ impl State {
             patience_left: tightest.map(|(left, _)| left),
             roll_back: bad_value && spec.nan_policy == NanPolicy::RollBack,
             readings,
-            diagnosis: Diagnosis { condition: Condition::Starting },
+            diagnosis: diagnosis::diagnose(history, &self.series[0], self.best),
         }
     }
 

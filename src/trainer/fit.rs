@@ -149,7 +149,9 @@ impl<'d, M: Module> Run<'d, M> {
                 ),
             ));
         }
-        if self.position.epoch >= self.trainer.epochs && !self.evaluation_owed() {
+        if self.position.epoch >= self.trainer.epochs
+            && !evaluation_owed(&self.position, &self.monitor)
+        {
             return Err(Error::config(
                 "resume",
                 format!(
@@ -172,7 +174,7 @@ impl<'d, M: Module> Run<'d, M> {
 
     fn train(&mut self) -> Result<Stop> {
         loop {
-            if self.evaluation_owed()
+            if evaluation_owed(&self.position, &self.monitor)
                 && let Some(stop) = self.evaluate()?
             {
                 return Ok(stop);
@@ -237,13 +239,6 @@ impl<'d, M: Module> Run<'d, M> {
         }
         self.save(None)?;
         Ok(Some(Stop::Interrupted(self.trainer.interrupt.signal())))
-    }
-
-    /// Whether an epoch has ended that was not evaluated yet: a run may have been interrupted
-    /// just there.
-    fn evaluation_owed(&self) -> bool {
-        let evaluated = self.monitor.history().last().map_or(0, |observation| observation.epoch);
-        self.position.batch == 0 && self.position.epoch > evaluated
     }
 
     /// Evaluates, observes, saves, and says whether that ends the run.
@@ -347,6 +342,12 @@ impl<'d, M: Module> Run<'d, M> {
             params: self.trainer.params,
         })
     }
+}
+
+/// Whether an epoch has ended that was not evaluated yet: a run may have been interrupted just there.
+fn evaluation_owed(position: &Position, monitor: &Monitor) -> bool {
+    let evaluated = monitor.history().last().map_or(0, |observation| observation.epoch);
+    position.batch == 0 && position.epoch > evaluated
 }
 
 /// The indices of at most `size` training examples, the same in every process.

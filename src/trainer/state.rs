@@ -1,7 +1,9 @@
 //! Between a run in progress and the [`TrainingState`] of a checkpoint.
 
 use super::Trainer;
-use crate::checkpoint::{Cursor, History, NamedTensor, OptimizerState, ScheduleState, TrainingState};
+use crate::checkpoint::{
+    Cursor, History, NamedTensor, OptimizerState, ScheduleState, TrainingState,
+};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::monitor::{EarlyStopping, Monitor, Observation};
@@ -29,7 +31,8 @@ pub(super) fn config<M: Module>(
     valid: &dyn Dataset,
 ) -> Vec<(String, String)> {
     let hyper = trainer.optimizer.hyper();
-    let optimizer: Vec<String> = hyper.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let optimizer: Vec<String> =
+        hyper.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let digest = |data: &dyn Dataset| format!("{:016x}", data.fingerprint());
     [
         ("architecture", trainer.model.architecture()),
@@ -73,7 +76,11 @@ pub(super) fn capture<'a>(
         buffers: Vec::new(),
         optimizer: OptimizerState {
             kind: "sgd".into(),
-            hyper: optimizer.hyper().into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            hyper: optimizer
+                .hyper()
+                .into_iter()
+                .map(|(name, value)| (name.into(), value))
+                .collect(),
             slots: if velocity.is_empty() { Vec::new() } else { tensors(velocity, ".momentum") },
         },
         schedule: ScheduleState { spec: schedule.describe(), values: Vec::new() },
@@ -116,12 +123,15 @@ pub(super) fn restore(
         }
     }
     state.load_into(params)?;
-    let mut velocity = vec![0.0; if state.optimizer.slots.is_empty() { 0 } else { params.flat().len() }];
+    let mut velocity =
+        vec![0.0; if state.optimizer.slots.is_empty() { 0 } else { params.flat().len() }];
     for slot in &state.optimizer.slots {
         let id = slot.name.strip_suffix(".momentum").and_then(|name| params.id(name));
         match id.filter(|&id| params.shape(id).to_vec() == slot.shape) {
             Some(id) => velocity[params.range(id)].copy_from_slice(&slot.data),
-            None => return Err(Error::config(&slot.name, "momentum of no parameter of this model")),
+            None => {
+                return Err(Error::config(&slot.name, "momentum of no parameter of this model"));
+            }
         }
     }
     optimizer.set_velocity(velocity);

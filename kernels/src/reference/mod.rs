@@ -7,6 +7,7 @@ pub mod elementwise;
 pub mod gemm;
 pub mod layout;
 pub mod linear;
+pub mod norm;
 pub mod pool2d;
 pub mod sgd;
 pub mod softmax;

@@ -1,0 +1,130 @@
+//! Batch normalization against its naive twin: training, evaluation, gradients, running statistics.
+
+mod util;
+
+use ferrotape_kernels::{Write, norm::*, reference::norm as naive};
+use util::*;
+
+fn shapes() -> Vec<NormDims> {
+    let mut shapes = vec![NormDims { n: 3, c: 2, hw: 3000 }, NormDims { n: 700, c: 5, hw: 1 }];
+    for n in [1, 2, 5] {
+        for c in [0, 1, 3, 17] {
+            shapes.extend([2, 4, 7, 8, 9, 16, 33, 49].map(|hw| NormDims { n, c, hw }));
+        }
+    }
+    shapes
+}
+
+/// What a layer with these dimensions could hold: x (with a mean far from 0), gamma, beta.
+fn layer(d: &NormDims) -> [Vec<f32>; 3] {
+    let x = random(d.n * d.c * d.hw, 1).iter().map(|v| 3.0 * v + 2.0).collect();
+    [x, random(d.c, 2), random(d.c, 3)]
+}
+
+#[test]
+fn training_and_evaluation_equal_the_naive_twin() {
+    on_every_isa(|| {
+        for d in shapes() {
+            let [x, gamma, beta] = layer(&d);
+            let scale = Scale { gamma: &gamma, beta: &beta, eps: 1e-5 };
+            let (mut mean, mut var) = (vec![], vec![]);
+            let y = output(x.len(), |y| {
+                mean = output(d.c, |mean| {
+                    var = output(d.c, |var| batch_norm_train(y, mean, var, &x, &scale, &d));
+                });
+            });
+            let (expected_mean, expected_var) = naive::statistics(&wide(&x), &d);
+            assert_close(&mean, &expected_mean, 1e-6, 1e-6);
+            assert_close(&var, &expected_var, 1e-6, 2e-6);
+            let stats = (&wide(&mean)[..], &wide(&var)[..]);
+            let affine = (&wide(&gamma)[..], &wide(&beta)[..]);
+            let expected = naive::batch_norm(&wide(&x), stats, affine, 1e-5, &d);
+            assert_close(&y, &expected, 2e-6, 1e-6);
+            let y = output(x.len(), |y| batch_norm_eval(y, &x, &mean, &var, &scale, &d));
+            assert_close(&y, &expected, 2e-6, 1e-6);
+        }
+    });
+}
+
+#[test]
+fn gradients_equal_the_naive_twin() {
+    on_every_isa(|| {
+        for d in shapes() {
+            let [x, gamma, beta] = layer(&d);
+            let (mean, var) = naive::statistics(&wide(&x), &d);
+            let narrow = |x: &[f64]| x.iter().map(|&v| v as f32).collect::<Vec<_>>();
+            let (mean, var) = (narrow(&mean), narrow(&var));
+            let scale = Scale { gamma: &gamma, beta: &beta, eps: 1e-3 };
+            let dy = random(x.len(), 4);
+            for training in [true, false] {
+                let stats = (&wide(&mean)[..], &wide(&var)[..]);
+                let (dx, dgamma, dbeta) = naive::batch_norm_backward(
+                    &wide(&dy),
+                    &wide(&x),
+                    stats,
+                    &wide(&gamma),
+                    1e-3,
+                    training,
+                    &d,
+                );
+                let got = both_writes(x.len(), |dx, write| {
+                    let got_dbeta = output(d.c, |db| {
+                        let got_dgamma = output(d.c, |dg| {
+                            batch_norm_backward(
+                                dx, write, dg, db, &dy, &x, &mean, &var, &scale, training, &d,
+                            );
+                        });
+                        assert_close(&got_dgamma, &dgamma, 2e-5, 1e-5);
+                    });
+                    assert_close(&got_dbeta, &dbeta, 1e-5, 1e-5);
+                });
+                assert_close(&got, &dx, 1e-5, 1e-5);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_mean_far_from_zero_does_not_spoil_the_variance() {
+    let d = NormDims { n: 4, c: 1, hw: 1000 };
+    let x: Vec<f32> = random(4000, 1).iter().map(|v| 1000.0 + v / 8.0).collect();
+    let scale = Scale { gamma: &[1.0], beta: &[0.0], eps: 0.0 };
+    let (mut y, mut mean, mut var) = (vec![0.0; 4000], [0.0], [0.0]);
+    batch_norm_train(&mut y, &mut mean, &mut var, &x, &scale, &d);
+    let expected = naive::statistics(&wide(&x), &d).1[0];
+    assert_close(&var, &[expected], 0.0, 1e-4);
+}
+
+#[test]
+fn running_statistics_use_the_unbiased_variance() {
+    let (mut mean, mut var) = ([1.0, 2.0], [1.0, 4.0]);
+    update_running(&mut mean, &mut var, &[3.0, 2.0], &[0.75, 1.5], 0.5, 4);
+    assert_eq!((mean, var), ([2.0, 2.0], [1.0, 3.0]));
+}
+
+#[test]
+fn thread_count_does_not_change_the_bits() {
+    for d in [NormDims { n: 7, c: 21, hw: 400 }, NormDims { n: 2000, c: 33, hw: 1 }] {
+        let [x, gamma, beta] = layer(&d);
+        let scale = Scale { gamma: &gamma, beta: &beta, eps: 1e-5 };
+        same_bits_for_any_thread_count(|| {
+            let [mut mean, mut var, mut dgamma, mut dbeta] = [(); 4].map(|()| vec![0.0; d.c]);
+            let (mut y, mut dx) = (x.clone(), x.clone());
+            batch_norm_train(&mut y, &mut mean, &mut var, &x, &scale, &d);
+            batch_norm_backward(
+                &mut dx,
+                Write::Add,
+                &mut dgamma,
+                &mut dbeta,
+                &y,
+                &x,
+                &mean,
+                &var,
+                &scale,
+                true,
+                &d,
+            );
+            [y, dx, mean, var, dgamma, dbeta].concat()
+        });
+    }
+}
