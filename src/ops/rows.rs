@@ -53,7 +53,7 @@ impl RowLayout {
 pub(crate) fn forward_rows(
     ctx: ForwardCtx<'_>,
     dim: isize,
-    kernel: fn(&mut [f32], &[f32], usize, usize),
+    kernel: impl Fn(&mut [f32], &[f32], usize, usize),
 ) {
     let (layout, x) = (RowLayout::new(ctx.output_shape, dim), ctx.inputs.data(0));
     let (rows, cols) = layout.size();
@@ -72,7 +72,7 @@ pub(crate) fn forward_rows(
 pub(crate) fn backward_rows(
     mut ctx: BackwardCtx<'_>,
     dim: isize,
-    kernel: fn(&mut [f32], Write, &[f32], &[f32], usize, usize),
+    kernel: impl Fn(&mut [f32], Write, &[f32], &[f32], usize, usize),
 ) {
     let (layout, dy, y) = (RowLayout::new(ctx.output_shape, dim), ctx.d_output, ctx.output);
     let (rows, cols) = layout.size();

@@ -1,6 +1,6 @@
 //! What a backward pass leaves behind.
 
-use super::{Tape, Var};
+use super::{Source, Tape, Var};
 use crate::params::{ParamId, Params};
 
 /// The gradients of one step, in the tape's own buffers. An optimizer reads
@@ -39,7 +39,12 @@ impl<'t> Gradients<'t> {
     #[track_caller]
     pub fn wrt(&self, var: Var) -> Option<&[f32]> {
         assert_eq!(var.step, self.step, "a Var belongs to the step that made it");
-        let root = self.tape.root(var.index as usize);
-        self.tape.grad_written[root].then(|| self.tape.grads[root].as_slice())
+        let tape = &*self.tape;
+        let root = tape.root(var.index as usize);
+        if let Source::Param { id, offset } = tape.nodes[root].source {
+            let range = offset..offset + tape.nodes[root].shape.numel();
+            return tape.param_written[id.index()].then(|| &tape.param_grads[range]);
+        }
+        tape.grad_written[root].then(|| tape.grads[root].as_slice())
     }
 }

@@ -114,7 +114,8 @@ impl<'t, 'p> Graph<'t, 'p> {
 
     /// A parameter. Its value is read in place; its gradient lands in [`Gradients::param`].
     pub fn param(&mut self, id: ParamId) -> Var {
-        self.push_leaf("param", self.params.shape(id), Source::Param(id), true)
+        let source = Source::Param { id, offset: self.params.range(id).start };
+        self.push_leaf("param", self.params.shape(id), source, true)
     }
 
     /// In [`Mode::Check`]: a value of which only the shape is known.
@@ -275,7 +276,7 @@ impl<'t, 'p> Graph<'t, 'p> {
             let range = node.operands.start as usize..node.operands.end as usize;
             let operands = self.tape.operands[range].iter().map(|&i| &self.tape.nodes[i as usize]);
             let params = operands.filter_map(|operand| match operand.source {
-                Source::Param(id) => Some((self.params.name(id), self.params.shape(id))),
+                Source::Param { id, .. } => Some((self.params.name(id), self.params.shape(id))),
                 _ => None,
             });
             SummaryNode {
@@ -337,7 +338,7 @@ impl<'t, 'p> Graph<'t, 'p> {
             let operands: Vec<_> =
                 self.tape.operands[range].iter().map(|operand| format!("%{operand}")).collect();
             let name = match node.source {
-                Source::Param(id) => self.params.name(id),
+                Source::Param { id, .. } => self.params.name(id),
                 _ => node.name,
             };
             text += &format!("%{index} = {name}({}) -> {}\n", operands.join(", "), node.shape);
@@ -425,9 +426,18 @@ impl<'t, 'p> Graph<'t, 'p> {
                 },
             });
         }
-        for param in params.ids().filter(|param| !tape.param_written[param.index()]) {
-            tape.param_grads[params.range(param)].fill(0.0);
+        // Zeros where nothing was written: unused parameters, and the padding between parameters,
+        // which may hold the gradients of another model that the tape has served.
+        let mut end = 0;
+        for param in params.ids() {
+            let range = params.range(param);
+            param_grads[end..range.start].fill(0.0);
+            end = range.end;
+            if !param_written[param.index()] {
+                param_grads[range].fill(0.0);
+            }
         }
+        param_grads[end..].fill(0.0);
         Gradients::new(tape, id)
     }
 

@@ -143,8 +143,8 @@ enum Source {
     Tape,
     /// In a tensor of the caller: index into the graph's list of borrowed inputs.
     Input(u32),
-    /// In the parameter store.
-    Param(ParamId),
+    /// In the parameter store, at this place of its flat buffer.
+    Param { id: ParamId, offset: usize },
     /// In the buffer of an earlier node, which is not itself an alias (reshape, flatten).
     Alias(u32),
 }

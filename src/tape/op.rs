@@ -151,7 +151,7 @@ impl<'a> Operands<'a> {
         match self.nodes[index].source {
             Source::Tape => &self.values[index],
             Source::Input(input) => self.inputs[input as usize].data(),
-            Source::Param(id) => self.params.get(id),
+            Source::Param { id, .. } => self.params.get(id),
             Source::Alias(root) => self.node(root as usize),
         }
     }
@@ -188,7 +188,7 @@ impl InputGrads<'_> {
         if let Source::Alias(root) = self.nodes[index].source {
             index = root as usize;
         }
-        if let Source::Param(id) = self.nodes[index].source {
+        if let Source::Param { id, .. } = self.nodes[index].source {
             let written = std::mem::replace(&mut self.param_written[id.index()], true);
             return Some((&mut self.param_grads[self.params.range(id)], write_mode(written)));
         }
