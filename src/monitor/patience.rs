@@ -91,13 +91,14 @@ impl Paired {
             self.anchor.count_bad();
         }
         let Anchor { bad, at: anchor, .. } = self.anchor;
-        let reason = (moment.counts && bad >= self.patience).then_some(StopReason::NotSignificant {
-            bad,
-            patience: self.patience,
-            t,
-            z: self.z,
-            anchor,
-        });
+        let reason =
+            (moment.counts && bad >= self.patience).then_some(StopReason::NotSignificant {
+                bad,
+                patience: self.patience,
+                t,
+                z: self.z,
+                anchor,
+            });
         Finding::new(Some(f64::from(bad)), threshold, reason)
     }
 }
