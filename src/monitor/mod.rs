@@ -55,6 +55,7 @@ mod criterion;
 mod diagnosis;
 mod float;
 mod limits;
+mod log;
 mod observation;
 mod parse;
 mod patience;
@@ -64,14 +65,17 @@ mod series;
 mod spec;
 mod tracker;
 mod verdict;
+mod warnings;
 
 pub use compare::{Comparison, compare, verdicts};
 pub use diagnosis::{Condition, Diagnosis};
+pub use log::read_log;
 pub use observation::{Observation, TRAIN_LOSS, VALID_LOSS};
 pub use rule::{Budget, MinDelta, Mode, Rule};
 pub use spec::{EarlyStopping, NanPolicy, Smoothing};
 pub use tracker::Best;
 pub use verdict::{Decision, Reading, StopReason, Verdict};
+pub use warnings::TrainingPlan;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,7 @@
-//! The reading half of the rules' text form.
+//! The reading half of the text form of rules and specifications.
 //!
 //! ```text
+//! spec  = call { "," arg }                        the named arguments are the settings
 //! call  = name "(" [ arg { "," arg } ] ")"
 //! arg   = [ name "=" ] ( number | name | call )
 //! ```
@@ -9,17 +10,72 @@
 //! its arguments by position or by name. Every piece remembers its column, so that every
 //! complaint can point at it.
 
+use std::str::FromStr;
+
 use super::rule::{Budget, MinDelta, Mode, Rule};
+use super::spec::{EarlyStopping, NanPolicy, Smoothing};
 use crate::error::{Error, Result};
 
 /// Reads one rule. The parameters' values are checked by the caller.
 pub(super) fn rule(text: &str) -> Result<Rule> {
     let mut reader = Reader { text, at: 0, depth: 0 };
     let call = reader.call()?;
-    reader.skip_space();
-    match reader.rest().chars().next() {
-        None => build(text, call),
-        Some(_) => Err(reader.expected("the end of the rule")),
+    reader.finish()?;
+    build(text, call)
+}
+
+/// Reads a rule and the settings after it. Their values are checked by the caller.
+pub(super) fn spec(text: &str) -> Result<EarlyStopping> {
+    let mut reader = Reader { text, at: 0, depth: 0 };
+    let call = reader.call()?;
+    let mut settings = Vec::new();
+    while reader.eat(',') {
+        settings.push(reader.argument()?);
+    }
+    reader.finish()?;
+    let mut spec = EarlyStopping::new(build(text, call)?);
+    let mut args = Args { text, name: "the monitor", args: settings, end: text.len() };
+    if let Some(delta) = args.min_delta()? {
+        spec = spec.min_delta(delta);
+    }
+    if let Some(metric) = args.word::<String>("monitor", false, "a metric's name")? {
+        spec = spec.monitor(metric);
+    }
+    if let Some(mode) = args.word("mode", false, "min or max")? {
+        spec = spec.mode(mode);
+    }
+    if let Some(evaluations) = args.word("warm_up", false, COUNT)? {
+        spec = spec.warm_up(evaluations);
+    }
+    if let Some(epochs) = args.word("min_epochs", false, COUNT)? {
+        spec = spec.min_epochs(epochs);
+    }
+    if let Some(smoothing) = args.smoothing()? {
+        spec = spec.smoothing(smoothing);
+    }
+    if let Some(policy) = args.word("nan_policy", false, "stop, count_as_bad or roll_back")? {
+        spec = spec.nan_policy(policy);
+    }
+    if let Some(evaluations) = args.word("grace_after_lr_change", false, COUNT)? {
+        spec = spec.grace_after_lr_change(evaluations);
+    }
+    args.finish().map(|()| spec)
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Mode, ()> {
+        [Mode::Min, Mode::Max].into_iter().find(|mode| mode.to_string() == word).ok_or(())
+    }
+}
+
+impl FromStr for NanPolicy {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<NanPolicy, ()> {
+        let all = [NanPolicy::Stop, NanPolicy::CountAsBad, NanPolicy::RollBack];
+        all.into_iter().find(|policy| policy.to_string() == word).ok_or(())
     }
 }
 
@@ -65,6 +121,15 @@ impl<'t> Reader<'t> {
         let found = self.rest().starts_with(symbol);
         self.at += if found { symbol.len_utf8() } else { 0 };
         found
+    }
+
+    /// Nothing may follow.
+    fn finish(&mut self) -> Result<()> {
+        self.skip_space();
+        match self.rest() {
+            "" => Ok(()),
+            _ => Err(self.expected("the end of the rule")),
+        }
     }
 
     fn expected(&self, what: &str) -> Error {
@@ -166,12 +231,7 @@ impl<'t> Args<'t> {
     }
 
     /// Parses a word; `None` if the argument is not there.
-    fn word<T: std::str::FromStr>(
-        &mut self,
-        key: &str,
-        by_position: bool,
-        what: &str,
-    ) -> Result<Option<T>> {
+    fn word<T: FromStr>(&mut self, key: &str, by_position: bool, what: &str) -> Result<Option<T>> {
         let Some(arg) = self.take(key, by_position) else { return Ok(None) };
         let parsed = match arg.value {
             Value::Word(word) => word.parse().ok(),
@@ -182,8 +242,8 @@ impl<'t> Args<'t> {
     }
 
     /// A required word, first in line if unnamed.
-    fn need<T: std::str::FromStr>(&mut self, key: &str, what: &str) -> Result<T> {
-        let missing = format!("`{}` needs {what} for `{key}`", self.name);
+    fn need<T: FromStr>(&mut self, key: &str, what: &str) -> Result<T> {
+        let missing = format!("{} needs {what} for `{key}`", self.name);
         let end = self.end;
         self.word(key, true, what)?.ok_or_else(|| fault(self.text, end, &missing))
     }
@@ -211,6 +271,24 @@ impl<'t> Args<'t> {
         }
     }
 
+    fn smoothing(&mut self) -> Result<Option<Smoothing>> {
+        let Some(arg) = self.take("smoothing", false) else { return Ok(None) };
+        let wrong = fault(self.text, arg.at, "expected none, mean(n), median(n) or ema(beta)");
+        let call = match arg.value {
+            Value::Word("none") => return Ok(Some(Smoothing::None)),
+            Value::Word(_) => return Err(wrong),
+            Value::Call(call) => call,
+        };
+        let mut args = Args::of(self.text, call);
+        let smoothing = match args.name {
+            "mean" => Smoothing::Mean(args.need("n", COUNT)?),
+            "median" => Smoothing::Median(args.need("n", COUNT)?),
+            "ema" => Smoothing::Ema(args.need("beta", NUMBER)?),
+            _ => return Err(wrong),
+        };
+        args.finish().map(|()| Some(smoothing))
+    }
+
     /// All arguments that are left, as rules.
     fn rules(&mut self) -> Result<Vec<Rule>> {
         let text = self.text;
@@ -226,11 +304,11 @@ impl<'t> Args<'t> {
         match self.args.first() {
             None => Ok(()),
             Some(Arg { key: Some(key), at, .. }) => {
-                let what = format!("`{}` has no argument called `{key}`", self.name);
+                let what = format!("{} has no argument called `{key}`", self.name);
                 Err(fault(self.text, *at, &what))
             }
             Some(arg) => {
-                Err(fault(self.text, arg.at, &format!("too many arguments for `{}`", self.name)))
+                Err(fault(self.text, arg.at, &format!("too many arguments for {}", self.name)))
             }
         }
     }
@@ -277,17 +355,7 @@ fn build(text: &str, call: Call<'_>) -> Result<Rule> {
         "at_least" => Rule::AtLeast { count: args.need("count", COUNT)?, rules: args.rules()? },
         "on" => {
             let metric: String = args.need("metric", "a metric's name")?;
-            let mode = match args.need::<String>("mode", "min or max")?.as_str() {
-                "min" => Mode::Min,
-                "max" => Mode::Max,
-                _ => {
-                    return Err(fault(
-                        text,
-                        at,
-                        "expected on(metric,min,rule) or on(metric,max,rule)",
-                    ));
-                }
-            };
+            let mode = args.need("mode", "min or max")?;
             let end = args.end;
             let missing = || fault(text, end, "`on` needs a rule after the mode");
             let mut rules = args.rules()?;
@@ -365,7 +433,7 @@ mod tests {
             ("patience(3,min_delta=big)", ["column 22", "relative(fraction) or auto"]),
             ("any(patience(5), glx(10))", ["column 18", "expected patience, gl, pq"]),
             ("any(5)", ["column 5", "expected a rule"]),
-            ("on(acc,up,gl(1))", ["column 1", "on(metric,min,rule)"]),
+            ("on(acc,up,gl(1))", ["column 8", "expected min or max"]),
             ("on(acc,max)", ["column 11", "needs a rule"]),
             ("gl(ü)", ["column 4", "found `ü)`"]),
             ("patience(0)", ["patience(0)", "at least 1 evaluation"]),
@@ -376,6 +444,44 @@ mod tests {
             ("on(acc,max,paired(3))", ["paired(3", "another metric"]),
         ] {
             let message = complaint(text);
+            assert!(pieces.iter().all(|piece| message.contains(piece)), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn specifications_round_trip() {
+        for text in [
+            "patience(3)",
+            "patience(3), min_delta=relative(0.01), monitor=accuracy, mode=max",
+            "gl(5), warm_up=2, min_epochs=10, smoothing=median(3), nan_policy=roll_back",
+            "up(1,k=5), smoothing=ema(0.6), nan_policy=count_as_bad, grace_after_lr_change=3",
+        ] {
+            let spec: EarlyStopping = text.parse().unwrap();
+            assert_eq!(spec.to_string(), text);
+            let json = serde_json::to_string(&spec).unwrap();
+            assert_eq!(json, format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<EarlyStopping>(&json).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn complaints_about_settings_say_where_and_what() {
+        for (text, pieces) in [
+            ("gl(5),", ["column 7", "found the end"]),
+            ("gl(5), patience=3", ["column 17", "the monitor has no argument called `patience`"]),
+            ("gl(5), 3", ["column 8", "too many arguments"]),
+            ("gl(5), mode=up", ["column 13", "expected min or max"]),
+            ("gl(5), smoothing=mean", ["column 18", "mean(n), median(n) or ema(beta)"]),
+            ("gl(5), nan_policy=ignore", ["column 19", "count_as_bad or roll_back"]),
+            ("gl(5), smoothing=ema(1)", ["smoothing=ema(1)", "below 1"]),
+            ("gl(5), smoothing=mean(0)", ["smoothing=mean(0)", "at least 1"]),
+            ("gl(5), min_delta=0.1", ["min_delta=0.1", "no patience rule"]),
+            ("patience(5), min_delta=-1", ["min_delta=-1", "not negative"]),
+            ("patience(5), min_delta=auto, monitor=f1", ["min_delta=auto", "valid_loss"]),
+            ("budget(epochs=5), min_epochs=9", ["min_epochs", "more than budget(epochs=5)"]),
+            ("gl(5), monitor=5", ["metric `5`", "begins with a letter"]),
+        ] {
+            let message = text.parse::<EarlyStopping>().unwrap_err().to_string();
             assert!(pieces.iter().all(|piece| message.contains(piece)), "{text}: {message}");
         }
     }

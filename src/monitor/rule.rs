@@ -10,8 +10,7 @@ use super::observation::VALID_LOSS;
 use crate::error::{Error, Result};
 
 /// Is a low or a high value of a metric the better one?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// Lower is better, as for a loss.
     #[default]
@@ -42,7 +41,7 @@ impl fmt::Display for Mode {
 
 /// By how much a value has to improve on the anchor to count as an improvement for patience.
 /// All of them are strict: an improvement by exactly this amount is none.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MinDelta {
     /// By a fixed amount in the metric's unit. `Absolute(0.0)` means any improvement.
     Absolute(f64),
@@ -343,9 +342,7 @@ impl Rule {
                 rules.iter().try_for_each(|rule| rule.check(metric, depth + 1))
             }
             Rule::On { metric, rule, .. } => {
-                let plain = |c: char| c.is_alphanumeric() || "_-./".contains(c);
-                let good = metric.starts_with(|c: char| c.is_alphabetic() || c == '_');
-                need(good && metric.chars().all(plain), "this metric name cannot be written")?;
+                check_metric_name(metric)?;
                 rule.check(metric, depth + 1)
             }
         }
@@ -355,6 +352,19 @@ impl Rule {
 /// The answer to `patience(0)`.
 const NO_PATIENCE: &str = "patience must be at least 1 evaluation: 1 stops at the first \
                            evaluation that is no improvement; to never stop, use no patience rule";
+
+/// Can the text form hold this metric's name?
+pub(super) fn check_metric_name(metric: &str) -> Result<()> {
+    let plain = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    let good = metric.starts_with(|c: char| c.is_alphabetic() || c == '_');
+    match good && metric.chars().all(plain) {
+        true => Ok(()),
+        false => Err(Error::config(
+            format!("metric `{metric}`"),
+            "a name begins with a letter and goes on with letters, digits, `_`, `-`, `.` or `/`",
+        )),
+    }
+}
 
 /// `x > bound`, and finite.
 fn above(x: f64, bound: f64) -> bool {

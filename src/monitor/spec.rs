@@ -1,15 +1,16 @@
 //! What to watch and how: the settings of a monitor, built in one chain and checked as a whole.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::observation::VALID_LOSS;
-use super::rule::{MinDelta, Mode, Rule};
+use super::rule::{MinDelta, Mode, Rule, check_metric_name};
 use crate::error::{Error, Result};
 
 /// Evens out a noisy metric before the rules look at it. Best is always found on raw values.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Smoothing {
     /// Rules see the raw values.
     #[default]
@@ -36,7 +37,7 @@ impl fmt::Display for Smoothing {
 /// What a NaN or infinite value does. Under every policy it is never best, never resets patience
 /// and never enters the smoothing. A NaN or infinite `valid_loss` counts as one even if another
 /// metric is monitored: an accuracy computed from NaN outputs looks finite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NanPolicy {
     /// Stops the run at once, also during warm-up and before `min_epochs`.
     #[default]
@@ -71,14 +72,21 @@ impl fmt::Display for NanPolicy {
 ///     .mode(Mode::Max)
 ///     .warm_up(2)
 ///     .rule(Rule::target(0.99));
-/// assert_eq!(
-///     spec.to_string(),
-///     "any(patience(5,min_delta=0.001),target(0.99)), monitor=accuracy, mode=max, warm_up=2"
-/// );
+/// let text = "any(patience(5),target(0.99)), min_delta=0.001, monitor=accuracy, mode=max, warm_up=2";
+/// assert_eq!(spec.to_string(), text);
+/// assert_eq!(text.parse::<EarlyStopping>()?, spec);
+///
 /// assert!(Monitor::new(spec).is_ok());
 /// assert!(Monitor::new(EarlyStopping::patience(0)).is_err());
+/// # Ok::<(), ferrotape::Error>(())
 /// ```
+///
+/// The text form, which is also how it is serialized, is the rule's, followed by every setting
+/// that is not the default: `min_delta=0.01|relative(0.01)|auto`, `monitor=name`, `mode=min|max`,
+/// `warm_up=n`, `min_epochs=n`, `smoothing=none|mean(n)|median(n)|ema(beta)`,
+/// `nan_policy=stop|count_as_bad|roll_back`, `grace_after_lr_change=n`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct EarlyStopping {
     rule: Rule,
     min_delta: Option<MinDelta>,
@@ -234,6 +242,7 @@ impl EarlyStopping {
     /// negative `min_delta`, an empty composition, a rule that cannot be used on its metric, a
     /// budget that ends before `min_epochs`, a smoothing without a window.
     pub fn check(&self) -> Result<()> {
+        check_metric_name(&self.monitor)?;
         let rule = self.stopping_rule();
         rule.check(&self.monitor, 0)?;
         if let Some(delta) = self.min_delta
@@ -273,11 +282,12 @@ impl EarlyStopping {
 }
 
 impl fmt::Display for EarlyStopping {
-    /// The rule's text form, followed by every setting that is not the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rule = self.stopping_rule();
-        write!(f, "{rule}")?;
-        let plain = EarlyStopping::new(rule);
+        write!(f, "{}", self.rule)?;
+        let plain = EarlyStopping::new(self.rule.clone());
+        if let Some(delta) = self.min_delta {
+            write!(f, ", min_delta={delta}")?;
+        }
         if self.monitor != plain.monitor {
             write!(f, ", monitor={}", self.monitor)?;
         }
@@ -300,5 +310,34 @@ impl fmt::Display for EarlyStopping {
             write!(f, ", grace_after_lr_change={}", self.grace_after_lr_change)?;
         }
         Ok(())
+    }
+}
+
+impl FromStr for EarlyStopping {
+    type Err = Error;
+
+    /// Reads the text form: at least a rule.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the position of the fault and what was expected there, or those of
+    /// [`check`](EarlyStopping::check).
+    fn from_str(text: &str) -> Result<EarlyStopping> {
+        let spec = super::parse::spec(text)?;
+        spec.check().map(|()| spec)
+    }
+}
+
+impl TryFrom<String> for EarlyStopping {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<EarlyStopping> {
+        text.parse()
+    }
+}
+
+impl From<EarlyStopping> for String {
+    fn from(spec: EarlyStopping) -> String {
+        spec.to_string()
     }
 }

@@ -1,0 +1,172 @@
+//! Reads recorded runs, also those of other programs: JSON lines, one object per evaluation.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::observation::Observation;
+use crate::error::{DataFault, Error, Result};
+
+/// Reads the text of a JSONL log.
+///
+/// A line is an evaluation if it has a `valid_loss`; its `epoch`, counted from 1, is needed too.
+/// `train_loss`, `valid_loss_se`, `step`, `lr` and `elapsed` are understood, as is `metrics`, an
+/// object of numbers. Any other numeric key becomes a metric of its name, which no rule looks at
+/// unless told to. Everything else, empty lines and lines without `valid_loss` are ignored. A
+/// `valid_loss` that is not finite may be `null`, a string such as `"NaN"` or `"inf"`, or the bare
+/// `NaN` and `Infinity` that Python writes.
+///
+/// `path` is only used in messages.
+///
+/// ```
+/// use ferrotape::monitor::read_log;
+/// let text = "{\"epoch\": 1, \"train_loss\": 0.9, \"valid_loss\": 1.1, \"accuracy\": 0.6}\n\
+///             {\"epoch\": 2, \"train_loss\": 0.5, \"valid_loss\": NaN}\n";
+/// let history = read_log("log.jsonl".as_ref(), text)?;
+/// assert_eq!(history[0].value("accuracy"), Some(0.6));
+/// assert!(history[1].valid_loss.is_nan());
+/// # Ok::<(), ferrotape::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Data`] with the line's number if a line is not a JSON object, if an evaluation has no
+/// usable epoch or a loss that is no number, or if there is no evaluation at all.
+pub fn read_log(path: &Path, text: &str) -> Result<Vec<Observation>> {
+    let mut history = Vec::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let seen = evaluation(line).map_err(|reason| {
+            Error::data(path, DataFault::Other { message: format!("line {number}: {reason}") })
+        })?;
+        history.extend(seen);
+    }
+    if history.is_empty() {
+        let message = "no evaluation found: expected one JSON object per line with `epoch` and \
+                       `valid_loss`";
+        return Err(Error::data(path, DataFault::Other { message: message.to_owned() }));
+    }
+    Ok(history)
+}
+
+/// The evaluation that a line records, if it does.
+fn evaluation(line: &str) -> Result<Option<Observation>, String> {
+    let parsed = serde_json::from_str(line).or_else(|_| serde_json::from_str(&quoted(line)));
+    let Value::Object(object) = parsed.map_err(|e| format!("not valid JSON: {e}"))? else {
+        return Err("expected a JSON object".to_owned());
+    };
+    let Some(valid_loss) = object.get("valid_loss") else { return Ok(None) };
+    let valid_loss = match valid_loss {
+        Value::Null => f64::NAN,
+        other => float(other).ok_or_else(|| format!("valid_loss is no number: {other}"))?,
+    };
+    let epoch = object.get("epoch").ok_or("an evaluation without an epoch")?;
+    let epoch = float(epoch).filter(|&e| e >= 1.0 && e.fract() == 0.0 && e < 2f64.powi(53));
+    let epoch = epoch.ok_or("the epoch must be a whole number, counted from 1")? as u64;
+
+    let mut seen = Observation::new(epoch, valid_loss);
+    for (key, value) in &object {
+        match (key.as_str(), value) {
+            ("epoch" | "valid_loss", _) | (_, Value::Null) => {}
+            ("train_loss", value) => {
+                let loss =
+                    float(value).ok_or_else(|| format!("train_loss is no number: {value}"))?;
+                seen.train_loss = Some(loss);
+            }
+            ("valid_loss_se", value) => seen.valid_loss_se = float(value),
+            ("lr", value) => seen.lr = float(value),
+            ("elapsed", value) => seen.elapsed = float(value),
+            ("step", value) => seen.step = value.as_u64().unwrap_or(0),
+            ("metrics", Value::Object(metrics)) => {
+                let numbers =
+                    metrics.iter().filter_map(|(name, v)| Some((name.clone(), float(v)?)));
+                seen.metrics.extend(numbers);
+            }
+            (_, value) => seen.metrics.extend(float(value).map(|v| (key.clone(), v))),
+        }
+    }
+    Ok(Some(seen))
+}
+
+/// A JSON number, or a string that names a value JSON has no number for.
+fn float(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.parse().ok().filter(|x: &f64| !x.is_finite()),
+        _ => None,
+    }
+}
+
+/// The line with the bare `NaN`, `Infinity` and `-Infinity` that Python writes as strings.
+fn quoted(line: &str) -> String {
+    let mut result = String::with_capacity(line.len() + 8);
+    let mut rest = line;
+    let mut inside_string = false;
+    while let Some(c) = rest.chars().next() {
+        let words = ["NaN", "Infinity", "-Infinity"];
+        let word = words.into_iter().find(|word| !inside_string && rest.starts_with(word));
+        let taken = match (word, c) {
+            (Some(word), _) => word.len(),
+            // An escaped character is never the end of a string.
+            (None, '\\') => rest.char_indices().nth(2).map_or(rest.len(), |(at, _)| at),
+            (None, c) => c.len_utf8(),
+        };
+        inside_string ^= c == '"';
+        let mark = if word.is_some() { "\"" } else { "" };
+        result.extend([mark, &rest[..taken], mark]);
+        rest = &rest[taken..];
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<Observation>> {
+        read_log(Path::new("run.jsonl"), text)
+    }
+
+    #[test]
+    fn what_counts_as_an_evaluation() {
+        let text = r#"
+            {"config": {"epochs": 3}, "epoch": 0}
+            {"epoch": 1.0, "valid_loss": 2, "train_loss": null, "step": 7, "lr": 0.1, "note": "x"}
+            {"epoch": 2, "valid_loss": null, "train_loss": 0.1, "metrics": {"accuracy": 0.5, "a": "b"}}
+            {"epoch": 3, "valid_loss": -Infinity, "acc": Infinity, "say": "\"NaN", "f1": 0.25}"#;
+        let history = read(text).unwrap();
+        assert_eq!(history.len(), 3);
+        let first = Observation { step: 7, lr: Some(0.1), ..Observation::new(1, 2.0) };
+        assert_eq!(history[0], first);
+        assert!(history[1].valid_loss.is_nan());
+        assert_eq!(history[1].train_loss, Some(0.1));
+        assert_eq!(history[1].names(), ["valid_loss", "train_loss", "accuracy"]);
+        assert_eq!(history[2].valid_loss, f64::NEG_INFINITY);
+        assert_eq!(history[2].names(), ["valid_loss", "acc", "f1"]);
+    }
+
+    #[test]
+    fn an_observation_written_as_json_is_read_back() {
+        let mut seen = Observation::new(4, f64::INFINITY).with_train_loss(0.1 + 0.2);
+        seen = Observation { step: 9, lr: Some(0.5), elapsed: Some(1.5), ..seen };
+        seen = seen.with_metric("accuracy", 1.0 / 3.0);
+        assert_eq!(read(&serde_json::to_string(&seen).unwrap()).unwrap(), [seen]);
+    }
+
+    #[test]
+    fn faults_name_the_file_and_the_line() {
+        for (text, piece) in [
+            ("", "run.jsonl: no evaluation found"),
+            ("{\"epoch\": 1}", "no evaluation found"),
+            ("\n[1]", "line 2: expected a JSON object"),
+            ("epoch,valid_loss", "line 1: not valid JSON"),
+            (r#"{"valid_loss": 1}"#, "line 1: an evaluation without an epoch"),
+            (r#"{"epoch": 0, "valid_loss": 1}"#, "counted from 1"),
+            (r#"{"epoch": 1.5, "valid_loss": 1}"#, "a whole number"),
+            (r#"{"epoch": 1, "valid_loss": "low"}"#, "valid_loss is no number: \"low\""),
+            (r#"{"epoch": 1, "valid_loss": 1, "train_loss": []}"#, "train_loss is no number"),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(piece), "{text}: {message}");
+        }
+    }
+}
