@@ -180,8 +180,13 @@ impl Stream {
     /// Fills `out` with `value` where a coin of probability `p` says so, and 0 elsewhere. A dropout
     /// mask that drops with probability `q` is `fill_bernoulli(mask, 1.0 - q, 1.0 / (1.0 - q))`.
     pub fn fill_bernoulli(&mut self, out: &mut [f32], p: f32, value: f32) {
-        let threshold = threshold(p);
-        out.fill_with(|| if u64::from(self.next_u32()) < threshold { value } else { 0.0 });
+        let (threshold, value) = (threshold(p) as i64, value.to_bits());
+        out.fill_with(|| {
+            // All ones below the threshold, else all zeros: a branch would be random by design,
+            // and a processor cannot predict it.
+            let mask = (i64::from(self.next_u32()) - threshold) >> 63;
+            f32::from_bits(value & mask as u32)
+        });
     }
 }
 

@@ -142,18 +142,25 @@ impl Dataset for ArrayDataset {
     fn read(&self, i: usize, x: &mut [f32]) {
         let size = self.shape.iter().product::<usize>();
         assert_eq!(x.len(), size, "read: one example has shape {:?}", self.shape);
-        let at = i * size..(i + 1) * size;
-        match &self.values {
-            Values::Bytes(bytes) => {
-                for (x, &byte) in x.iter_mut().zip(&bytes[at]) {
-                    *x = f32::from(byte) * (1.0 / 255.0);
+        let start = i * size;
+        let plane = size / self.normalize.mean.len();
+        for (c, (x, (scale, shift))) in
+            x.chunks_exact_mut(plane).zip(self.normalize.factors()).enumerate()
+        {
+            let at = start + c * plane..start + (c + 1) * plane;
+            match &self.values {
+                Values::Bytes(bytes) => {
+                    let scale = scale * (1.0 / 255.0);
+                    for (x, &byte) in x.iter_mut().zip(&bytes[at]) {
+                        *x = f32::from(byte) * scale + shift;
+                    }
+                }
+                Values::Floats(floats) => {
+                    for (x, &value) in x.iter_mut().zip(&floats[at]) {
+                        *x = value * scale + shift;
+                    }
                 }
             }
-            Values::Floats(floats) => x.copy_from_slice(&floats[at]),
-        }
-        let plane = size / self.normalize.mean.len();
-        for (x, (scale, shift)) in x.chunks_exact_mut(plane).zip(self.normalize.factors()) {
-            x.iter_mut().for_each(|x| *x = *x * scale + shift);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::error::{DataFault, Error, Result};
 pub(super) const LIMIT: u64 = 4 << 30;
 
 /// Deflate cannot expand more than this (a match of 258 bytes costs at least 2 bits).
-const MAX_EXPANSION: u64 = 1032;
+pub(super) const MAX_EXPANSION: u64 = 1032;
 
 /// A data file, read from the front, decompressed on the way if need be.
 pub(super) struct Source<'p> {
@@ -33,11 +33,15 @@ impl<'p> Source<'p> {
         let mut file = BufReader::new(file);
         let start = file.fill_buf().map_err(|e| Error::io("read", path, e))?;
         if start.starts_with(&[0x1f, 0x8b]) {
-            let most = size.saturating_mul(MAX_EXPANSION);
-            Ok(Source { path, bytes: gunzip(path, file)?, position: 0, most })
+            Ok(Source::new(path, gunzip(path, file)?, size.saturating_mul(MAX_EXPANSION)))
         } else {
-            Ok(Source { path, bytes: Box::new(file), position: 0, most: size })
+            Ok(Source::new(path, Box::new(file), size))
         }
+    }
+
+    /// Reads `bytes`, a part of the file at `path` that holds no more than `most` bytes.
+    pub(super) fn new(path: &'p Path, bytes: Box<dyn Read>, most: u64) -> Self {
+        Source { path, bytes, position: 0, most }
     }
 
     /// The next `count` bytes, all of them.

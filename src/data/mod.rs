@@ -17,6 +17,8 @@ mod csv;
 mod files;
 mod idx;
 mod normalize;
+#[cfg(feature = "gzip")]
+mod npz;
 #[cfg(feature = "png")]
 mod png;
 mod split;
@@ -30,6 +32,8 @@ pub use cifar::load_cifar10_dir;
 pub use csv::read_csv;
 pub use idx::{Idx, load_idx_dir, read_idx, read_idx_pair};
 pub use normalize::Normalize;
+#[cfg(feature = "gzip")]
+pub use npz::read_npz;
 #[cfg(feature = "png")]
 pub use png::read_png_dir;
 pub use split::Split;
