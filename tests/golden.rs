@@ -6,6 +6,9 @@
 //! and twice: alone, where each gradient is written, and with its operands used by a second copy
 //! of the operation, where gradients must add up.
 //!
+//! Each comparison states its tolerance: two or three times the largest error that has been seen,
+//! most of it the unavoidable rounding of f32 (6e-8 per operation).
+//!
 //! Dropout is not here: its random mask is the engine's own.
 
 #[path = "golden/reader.rs"]
@@ -39,8 +42,8 @@ impl Family {
         self.checked.borrow_mut().insert(case.into());
         for isa in Isa::available() {
             with_isa(isa, || {
-                self.check_here(case, "alone", tolerance, &f);
-                self.check_here(case, "twice", tolerance, &f);
+                self.check_here(case, false, tolerance, &f);
+                self.check_here(case, true, tolerance, &f);
             });
         }
     }
@@ -49,11 +52,12 @@ impl Family {
     fn check_here(
         &self,
         case: &str,
-        use_: &str,
+        twice: bool,
         tolerance: Tolerance,
         f: &impl Fn(&mut Graph, &[Var]) -> Var,
     ) {
-        let label = |part: &str| format!("{case} ({use_}, {}): {part}", Isa::current().name());
+        let used = if twice { "used twice" } else { "used once" };
+        let label = |part: &str| format!("{case} ({used}, {}): {part}", Isa::current().name());
         let part = |part: String| self.golden.get(&format!("{case}/{part}"));
         let inputs: Vec<&Tensor> = (0..).map_while(|k| part(format!("in{k}"))).collect();
         let want = self.golden.tensor(&format!("{case}/out"));
@@ -66,14 +70,14 @@ impl Family {
         assert_close(&label("output"), g.value(out), want.data(), tolerance);
 
         let Some(upstream) = part("upstream".into()) else { return };
-        let gradients = if use_ == "alone" {
-            g.backward_with(out, upstream.data())
-        } else {
+        let gradients = if twice {
             // The mean of two equal values has the gradients of either.
             let again = f(&mut g, &vars);
             let sum = g.add(out, again);
             let halves: Vec<f32> = upstream.data().iter().map(|d| d / 2.0).collect();
             g.backward_with(sum, &halves)
+        } else {
+            g.backward_with(out, upstream.data())
         };
         for (k, &var) in vars.iter().enumerate() {
             let what = label(&format!("gradient of operand {k}"));
@@ -101,21 +105,21 @@ fn arithmetic() {
     let family = Family::open("arithmetic");
     for shapes in ["same", "scalar", "row", "column", "outer", "left", "rank", "long"] {
         // Where an operand was broadcast, its gradient is a sum.
-        let tolerance = if shapes == "same" { Relative(3e-7) } else { OfRms(1e-6) };
+        let tolerance = if shapes == "same" { Relative(3e-7) } else { OfRms(6e-7) };
         family.check(&format!("add/{shapes}"), tolerance, |g, v| g.add(v[0], v[1]));
         family.check(&format!("sub/{shapes}"), tolerance, |g, v| g.sub(v[0], v[1]));
         family.check(&format!("mul/{shapes}"), tolerance, |g, v| g.mul(v[0], v[1]));
         family.check(&format!("div/{shapes}"), tolerance, |g, v| g.div(v[0], v[1]));
     }
-    let tolerance = OfRms(1e-6);
+    let tolerance = OfRms(6e-7);
     family.check("add/itself", tolerance, |g, v| g.add(v[0], v[0]));
     family.check("sub/itself", tolerance, |g, v| g.sub(v[0], v[0]));
     family.check("mul/itself", tolerance, |g, v| g.mul(v[0], v[0]));
     for case in ["exp", "exp/extreme"] {
-        family.check(case, Relative(1e-6), |g, v| g.exp(v[0]));
+        family.check(case, Relative(5e-7), |g, v| g.exp(v[0]));
     }
     for case in ["log", "log/extreme"] {
-        family.check(case, Relative(1e-6), |g, v| g.log(v[0]));
+        family.check(case, Relative(5e-7), |g, v| g.log(v[0]));
     }
     family.check("neg", Relative(0.0), |g, v| g.neg(v[0]));
     family.check("scale", Relative(2e-7), |g, v| g.scale(v[0], -1.75));
@@ -130,7 +134,7 @@ fn activations() {
         let name = |op: &str| format!("{op}{case}");
         family.check(&name("relu"), Relative(0.0), |g, v| g.relu(v[0]));
         family.check(&name("leaky_relu"), Relative(3e-7), |g, v| g.leaky_relu(v[0], 0.2));
-        family.check(&name("gelu"), OfRms(1e-6), |g, v| g.gelu(v[0]));
+        family.check(&name("gelu"), OfRms(6e-7), |g, v| g.gelu(v[0]));
         family.check(&name("sigmoid"), OfRms(1e-6), |g, v| g.sigmoid(v[0]));
         family.check(&name("tanh"), OfRms(1e-6), |g, v| g.tanh(v[0]));
     }
@@ -153,15 +157,15 @@ fn matmul_and_linear() {
         "shared_left",
         "shared_right_4d",
     ] {
-        family.check(&format!("matmul/{case}"), OfRms(3e-6), |g, v| g.matmul(v[0], v[1]));
+        family.check(&format!("matmul/{case}"), OfRms(2e-6), |g, v| g.matmul(v[0], v[1]));
     }
-    family.check("matmul/itself", OfRms(3e-6), |g, v| g.matmul(v[0], v[0]));
-    family.check("matmul/gram", OfRms(3e-6), |g, v| {
+    family.check("matmul/itself", OfRms(2e-6), |g, v| g.matmul(v[0], v[0]));
+    family.check("matmul/gram", OfRms(2e-6), |g, v| {
         let transposed = g.transpose(v[0], 0, 1);
         g.matmul(v[0], transposed)
     });
     for case in ["bias", "no_bias", "one_example", "one_output", "wide"] {
-        family.check(&format!("linear/{case}"), OfRms(3e-6), |g, v| {
+        family.check(&format!("linear/{case}"), OfRms(2e-6), |g, v| {
             g.linear(v[0], v[1], v.get(2).copied())
         });
     }
@@ -217,7 +221,7 @@ fn pool2d() {
         let options = Pool2dOptions { kernel, stride, padding };
         // Windows that overlap add up to four numbers into a gradient.
         family.check(&format!("max/{case}"), OfRms(5e-7), |g, v| g.max_pool2d_with(v[0], options));
-        family.check(&format!("avg/{case}"), OfRms(1e-6), |g, v| g.avg_pool2d_with(v[0], options));
+        family.check(&format!("avg/{case}"), OfRms(6e-7), |g, v| g.avg_pool2d_with(v[0], options));
     }
     let padded = Pool2dOptions { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
     for case in ["max/below_padding", "max/ties_padded"] {
@@ -226,22 +230,22 @@ fn pool2d() {
     for case in ["max/ties", "max/not_finite"] {
         family.check(case, Relative(0.0), |g, v| g.max_pool2d(v[0], 2, 2));
     }
-    family.check("avg/halves", OfRms(1e-6), |g, v| g.avg_pool2d(v[0], 2, 2));
-    family.check("global_avg", OfRms(1e-6), |g, v| g.global_avg_pool2d(v[0]));
+    family.check("avg/halves", OfRms(6e-7), |g, v| g.avg_pool2d(v[0], 2, 2));
+    family.check("global_avg", OfRms(6e-7), |g, v| g.global_avg_pool2d(v[0]));
     family.finish();
 }
 
 #[test]
 fn softmax() {
     let family = Family::open("softmax");
-    let usual = OfRms(2e-6);
+    let usual = OfRms(1e-6);
     for (case, dim, tolerance) in [
         ("last", -1, usual),
         ("first", 0, usual),
         ("middle", -2, usual),
         ("vector", 0, usual),
         ("one_class", 1, usual),
-        ("large", 1, Relative(2e-6)),
+        ("large", 1, Relative(1e-6)),
     ] {
         family.check(&format!("softmax/{case}"), tolerance, |g, v| g.softmax(v[0], dim));
         family.check(&format!("log_softmax/{case}"), tolerance, |g, v| g.log_softmax(v[0], dim));
@@ -252,7 +256,7 @@ fn softmax() {
 #[test]
 fn losses() {
     let family = Family::open("losses");
-    let usual = OfRms(2e-6);
+    let usual = OfRms(1e-6);
     for (case, label_smoothing, reduction, tolerance) in [
         ("mean", 0.0, Reduction::Mean, usual),
         ("sum", 0.0, Reduction::Sum, usual),
@@ -263,7 +267,7 @@ fn losses() {
         ("one_example", 0.0, Reduction::Mean, usual),
         ("two_classes", 0.1, Reduction::Mean, usual),
         ("many_classes", 0.1, Reduction::Mean, usual),
-        ("large", 0.0, Reduction::None, Relative(2e-6)),
+        ("large", 0.0, Reduction::None, Relative(1e-6)),
     ] {
         let name = format!("cross_entropy/{case}");
         let targets = family.golden.labels(&format!("{name}/targets"));
@@ -281,10 +285,9 @@ fn losses() {
 #[test]
 fn reductions() {
     let family = Family::open("reductions");
-    // The terms are as large as 2; a sum of 1001 may cancel to less than their root mean square.
-    family.check("sum/all", OfRms(5e-6), |g, v| g.sum(v[0]));
-    family.check("sum/long", OfRms(5e-6), |g, v| g.sum(v[0]));
-    family.check("mean/all", OfRms(5e-6), |g, v| g.mean(v[0]));
+    family.check("sum/all", OfRms(1e-6), |g, v| g.sum(v[0]));
+    family.check("sum/long", OfRms(1e-6), |g, v| g.sum(v[0]));
+    family.check("mean/all", OfRms(1e-6), |g, v| g.mean(v[0]));
     family.check("mean/scalar", OfRms(0.0), |g, v| g.mean(v[0]));
     for (case, axes, keepdim) in [
         ("first", &[0][..], false),
@@ -299,8 +302,8 @@ fn reductions() {
         ("batch_norm", &[0, 2, 3], true),
     ] {
         let name = |op: &str| format!("{op}/{case}");
-        family.check(&name("sum_axes"), OfRms(2e-6), |g, v| g.sum_axes(v[0], axes, keepdim));
-        family.check(&name("mean_axes"), OfRms(2e-6), |g, v| g.mean_axes(v[0], axes, keepdim));
+        family.check(&name("sum_axes"), OfRms(5e-7), |g, v| g.sum_axes(v[0], axes, keepdim));
+        family.check(&name("mean_axes"), OfRms(5e-7), |g, v| g.mean_axes(v[0], axes, keepdim));
     }
     family.finish();
 }
@@ -429,7 +432,7 @@ fn train(golden: &Golden, variant: &str, mut sgd: Sgd) {
         let logits = forward(&mut g, &params, x);
         let loss = g.cross_entropy(logits, &labels[8 * batch..][..8]);
         let label = what(&format!("loss of step {step}"));
-        assert_close(&label, &[g.item(loss)], &[*loss_wanted], Relative(1e-5));
+        assert_close(&label, &[g.item(loss)], &[*loss_wanted], Relative(3e-6));
         let gradients = g.backward(loss);
         sgd.step(&mut params, &gradients);
     }
@@ -440,6 +443,6 @@ fn train(golden: &Golden, variant: &str, mut sgd: Sgd) {
         // Of the two large matrices every so many-th weight is recorded.
         let stride = params.get(id).len().div_ceil(want.data().len());
         let got: Vec<f32> = params.get(id).iter().step_by(stride).copied().collect();
-        assert_close(&what(name), &got, want.data(), OfRms(1e-5));
+        assert_close(&what(name), &got, want.data(), OfRms(3e-6));
     }
 }

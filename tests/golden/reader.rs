@@ -11,14 +11,14 @@ const VERSION: u16 = 1;
 
 /// The named tensors of one file.
 #[derive(Debug)]
-pub struct Golden {
+pub(crate) struct Golden {
     file: String,
     tensors: BTreeMap<String, Tensor>,
 }
 
 impl Golden {
     /// Reads `tests/golden/<family>.bin`; panics if it is not what it should be.
-    pub fn open(family: &str) -> Golden {
+    pub(crate) fn open(family: &str) -> Golden {
         let file = format!("tests/golden/{family}.bin");
         let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(&file))
             .unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -27,20 +27,20 @@ impl Golden {
         Golden { file, tensors }
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    pub fn get(&self, name: &str) -> Option<&Tensor> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
     }
 
-    pub fn tensor(&self, name: &str) -> &Tensor {
+    pub(crate) fn tensor(&self, name: &str) -> &Tensor {
         self.get(name).unwrap_or_else(|| panic!("{}: there is no tensor {name:?}", self.file))
     }
 
     /// A tensor of class labels.
-    pub fn labels(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn labels(&self, name: &str) -> Vec<usize> {
         self.tensor(name).data().iter().map(|&label| label as usize).collect()
     }
 }
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
 
 /// How far a number may lie from the golden one.
 #[derive(Clone, Copy, Debug)]
-pub enum Tolerance {
+pub(crate) enum Tolerance {
     /// A fraction of the golden number itself: for operations that round once or twice.
     Relative(f32),
     /// A fraction of the golden number or of its tensor's root mean square, whichever is larger:
@@ -118,7 +118,7 @@ pub enum Tolerance {
 /// Panics at the first element that lies too far from the golden one. What is not a finite number
 /// must be so in the same way.
 #[track_caller]
-pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: Tolerance) {
+pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: Tolerance) {
     assert_eq!(got.len(), want.len(), "{what}: wrong number of elements");
     let finite = || want.iter().filter(|x| x.is_finite());
     let squares: f64 = finite().map(|&x| f64::from(x).powi(2)).sum();
