@@ -252,22 +252,21 @@ impl Block<'_> {
             };
         }
         if tail < self.cols.end {
-            scratch::with(self.a.cols * wide, |packed| {
-                // SAFETY: the panel is inside B; packed has room for it.
-                unsafe {
-                    self.pack_b(s, packed, 0..self.a.cols, tail..self.cols.end);
-                    self.tiles(
-                        s,
-                        0..self.a.cols,
-                        packed.as_ptr(),
-                        wide,
-                        None,
-                        self.rows.clone(),
-                        tail,
-                        self.write,
-                    );
-                }
-            });
+            let mut packed = scratch::floats(self.a.cols * wide);
+            // SAFETY: the panel is inside B; packed has room for it.
+            unsafe {
+                self.pack_b(s, &mut packed, 0..self.a.cols, tail..self.cols.end);
+                self.tiles(
+                    s,
+                    0..self.a.cols,
+                    packed.as_ptr(),
+                    wide,
+                    None,
+                    self.rows.clone(),
+                    tail,
+                    self.write,
+                );
+            }
         }
     }
 
@@ -279,38 +278,35 @@ impl Block<'_> {
         let kc = self.a.cols.div_ceil(parts);
         let nc = NC.min(self.cols.len().next_multiple_of(wide));
         let mc = MC.min(self.rows.len().next_multiple_of(S::TILE_ROWS));
-        scratch::with(kc * nc, |packed_b| {
-            scratch::with(mc * kc, |packed_a| {
-                for jc in self.cols.clone().step_by(NC) {
-                    let jc = jc..(jc + NC).min(self.cols.end);
-                    for pc in (0..self.a.cols).step_by(kc) {
-                        let pc = pc..(pc + kc).min(self.a.cols);
-                        let write = if pc.start > 0 { Write::Add } else { self.write };
-                        // SAFETY: every range is inside its matrix, and the buffers hold whole panels and slivers.
-                        unsafe {
-                            self.pack_b(s, packed_b, pc.clone(), jc.clone());
-                            for ic in self.rows.clone().step_by(MC) {
-                                let ic = ic..(ic + MC).min(self.rows.end);
-                                self.pack_a(s, packed_a, ic.clone(), pc.clone());
-                                for (jr, j) in jc.clone().step_by(wide).enumerate() {
-                                    let b = packed_b.as_ptr().add(jr * pc.len() * wide);
-                                    self.tiles(
-                                        s,
-                                        pc.clone(),
-                                        b,
-                                        wide,
-                                        Some(packed_a.as_ptr()),
-                                        ic.clone(),
-                                        j,
-                                        write,
-                                    );
-                                }
-                            }
+        let (mut packed_b, mut packed_a) = (scratch::floats(kc * nc), scratch::floats(mc * kc));
+        for jc in self.cols.clone().step_by(NC) {
+            let jc = jc..(jc + NC).min(self.cols.end);
+            for pc in (0..self.a.cols).step_by(kc) {
+                let pc = pc..(pc + kc).min(self.a.cols);
+                let write = if pc.start > 0 { Write::Add } else { self.write };
+                // SAFETY: every range is inside its matrix, and the buffers hold whole panels and slivers.
+                unsafe {
+                    self.pack_b(s, &mut packed_b, pc.clone(), jc.clone());
+                    for ic in self.rows.clone().step_by(MC) {
+                        let ic = ic..(ic + MC).min(self.rows.end);
+                        self.pack_a(s, &mut packed_a, ic.clone(), pc.clone());
+                        for (jr, j) in jc.clone().step_by(wide).enumerate() {
+                            let b = packed_b.as_ptr().add(jr * pc.len() * wide);
+                            self.tiles(
+                                s,
+                                pc.clone(),
+                                b,
+                                wide,
+                                Some(packed_a.as_ptr()),
+                                ic.clone(),
+                                j,
+                                write,
+                            );
                         }
                     }
                 }
-            });
-        });
+            }
+        }
     }
 
     /// Loop 1: one panel of B, at column `j` of C, against all slivers of the rows `ic`.

@@ -1,13 +1,20 @@
 //! Reusable working memory: panels, padded images, partial sums.
 //!
-//! Each thread keeps a stack of buffers. [`with`] pops one, grows it if it is too small and pushes it back afterwards,
-//! so a kernel that runs again allocates nothing, and nested uses, also those of a task that rayon runs while this one
+//! Each thread keeps a stack of buffers. [`floats`] pops one and grows it if it is too small; dropping it pushes it back.
+//! So a kernel that runs again allocates nothing, and nested uses, also those of a task that rayon runs while this one
 //! waits, get buffers of their own. Being a stack, it hands the same buffer to the same use in every step.
+//!
+//! Buffers are values rather than arguments of closures, because a closure would be a function of its own, compiled
+//! without the instructions of the kernel that it is part of (see [`simd`](crate::simd)).
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+};
 
 /// One cache line, so that buffers start on one.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
@@ -17,30 +24,67 @@ thread_local! {
     static BUFFERS: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f` with `len` floats that start on a cache line (64 bytes). What they hold is unspecified; NaN in debug builds, so that a
+/// A borrowed buffer of `T`, which is `f32` or `u32`; it goes back to this thread's stack when dropped.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    lines: Vec<Line>,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+/// `len` floats that start on a cache line (64 bytes). What they hold is unspecified; NaN in debug builds, so that a
 /// kernel which reads what it has not written is found out.
+pub fn floats(len: usize) -> Buffer<f32> {
+    let mut buffer = take(len);
+    if cfg!(debug_assertions) {
+        buffer.fill(f32::NAN);
+    }
+    buffer
+}
+
+/// `len` offsets, whose values are unspecified.
+pub fn offsets(len: usize) -> Buffer<u32> {
+    take(len)
+}
+
+/// Calls `f` with [`floats`], for callers outside of kernels.
 pub fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    f(&mut floats(len))
+}
+
+fn take<T>(len: usize) -> Buffer<T> {
     let mut lines = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
     if lines.len() * LINE < len {
         // Not `resize`: the old contents need not move.
         lines = vec![Line([0.0; LINE]); len.div_ceil(LINE)];
     }
-    // SAFETY: `lines` holds lines.len() * 16 >= len initialised floats; Line is an array of f32 and nothing else.
-    let floats = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), len) };
-    if cfg!(debug_assertions) {
-        floats.fill(f32::NAN);
-    }
-    let result = f(floats);
-    BUFFERS.with_borrow_mut(|buffers| buffers.push(lines));
-    result
+    Buffer { lines, len, elements: PhantomData }
 }
 
-/// The same for `len` offsets.
-pub fn with_offsets<R>(len: usize, f: impl FnOnce(&mut [u32]) -> R) -> R {
-    with(len, |floats| {
-        // SAFETY: u32 has the size and alignment of f32, and any bits are a u32.
-        f(unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast::<u32>(), len) })
-    })
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(lines));
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `lines` holds lines.len() * 16 >= len initialised floats: Line is an array of f32 and nothing else. T is
+        // f32 or u32, for only `floats` and `offsets` make buffers, and any bits are a value of either.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<T>(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for deref, and self is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<T>(), self.len) }
+    }
 }
 
 #[cfg(test)]
@@ -50,20 +94,19 @@ mod tests {
     #[test]
     fn buffers_are_aligned_distinct_and_reused() {
         let use_both = || {
-            with(100, |a| {
-                with(1000, |b| {
-                    a.fill(1.0);
-                    b.fill(2.0);
-                    assert!(a.iter().all(|&a| a == 1.0));
-                    assert_eq!((a.len(), b.len()), (100, 1000));
-                    assert_eq!((a.as_ptr() as usize % 64, b.as_ptr() as usize % 64), (0, 0));
-                    (a.as_ptr() as usize, b.as_ptr() as usize)
-                })
-            })
+            let (mut a, mut b) = (floats(100), offsets(1000));
+            a.fill(1.0);
+            b.fill(2);
+            assert!(a.iter().all(|&a| a == 1.0));
+            assert_eq!((a.len(), b.len()), (100, 1000));
+            let places = (a.as_ptr() as usize, b.as_ptr() as usize);
+            assert_eq!((places.0 % 64, places.1 % 64), (0, 0));
+            drop(b);
+            places
         };
         let first = use_both();
         assert_eq!(first, use_both());
         assert_ne!(first.0, first.1);
-        with(0, |nothing| assert!(nothing.is_empty()));
+        assert!(floats(0).is_empty());
     }
 }

@@ -97,53 +97,52 @@ impl Sweep<'_> {
         if self.images * panels == 0 {
             return;
         }
-        scratch::with(panels * wide * (taps + 1), |packed| {
-            let (bias, weights) = packed.split_at_mut(panels * wide);
-            self.pack_bias(bias, wide);
-            let rows = par::Rows { data: &mut weights[..], row: taps * wide };
-            par::split(Work::Elements(taps * panels * wide), panels, rows, |range, rows| {
-                if taps > 0 {
-                    for (panel, to) in range.zip(rows.data.chunks_exact_mut(taps * wide)) {
-                        isa.dispatch(PackPanel {
-                            sweep: self,
-                            to,
-                            group: panel / per_group,
-                            first: panel % per_group * wide,
-                        });
-                    }
+        let mut packed = scratch::floats(panels * wide * (taps + 1));
+        let (bias, weights) = packed.split_at_mut(panels * wide);
+        self.pack_bias(bias, wide);
+        let rows = par::Rows { data: &mut weights[..], row: taps * wide };
+        par::split(Work::Elements(taps * panels * wide), panels, rows, |range, rows| {
+            if taps > 0 {
+                for (panel, to) in range.zip(rows.data.chunks_exact_mut(taps * wide)) {
+                    isa.dispatch(PackPanel {
+                        sweep: self,
+                        to,
+                        group: panel / per_group,
+                        first: panel % per_group * wide,
+                    });
                 }
-            });
-            let out = Shared(out.as_mut_ptr());
-            par::split(
-                Work::MultiplyAdds(self.multiply_adds),
-                self.images * panels,
-                (),
-                |mut units, ()| {
-                    while !units.is_empty() {
-                        // The rest of an image that was cut, whole images, or the start of one that is cut.
-                        let (image, first) = (units.start / panels, units.start % panels);
-                        let run = if first == 0 && units.len() >= panels {
-                            (units.len() / panels).min(self.images_at_once())
-                        } else {
-                            1
-                        };
-                        let end = if run > 1 { panels } else { panels.min(first + units.len()) };
-                        // `out` holds every image and channel, and no other piece has these panels of these images.
-                        let images = image..image + run;
-                        isa.dispatch(Piece {
-                            sweep: self,
-                            images,
-                            panels: first..end,
-                            per_group,
-                            weights,
-                            bias,
-                            out: out.get(),
-                        });
-                        units.start += run * panels - first - (panels - end);
-                    }
-                },
-            );
+            }
         });
+        let out = Shared(out.as_mut_ptr());
+        par::split(
+            Work::MultiplyAdds(self.multiply_adds),
+            self.images * panels,
+            (),
+            |mut units, ()| {
+                while !units.is_empty() {
+                    // The rest of an image that was cut, whole images, or the start of one that is cut.
+                    let (image, first) = (units.start / panels, units.start % panels);
+                    let run = if first == 0 && units.len() >= panels {
+                        (units.len() / panels).min(self.images_at_once())
+                    } else {
+                        1
+                    };
+                    let end = if run > 1 { panels } else { panels.min(first + units.len()) };
+                    // `out` holds every image and channel, and no other piece has these panels of these images.
+                    let images = image..image + run;
+                    isa.dispatch(Piece {
+                        sweep: self,
+                        images,
+                        panels: first..end,
+                        per_group,
+                        weights,
+                        bias,
+                        out: out.get(),
+                    });
+                    units.start += run * panels - first - (panels - end);
+                }
+            },
+        );
     }
 
     /// Small images are swept together, so that a panel of weights serves more than a few pixels.
@@ -263,14 +262,13 @@ impl SimdKernel for Piece<'_> {
                 let first = self.images.start * image_len + group * group_len;
                 self.phases(s, &self.sweep.source[first..], image_len, here);
             } else {
-                scratch::with(self.images.len() * planes.len(), |padded| {
-                    for (image, to) in
-                        self.images.clone().zip(padded.chunks_exact_mut(planes.len().max(1)))
-                    {
-                        planes.fill(to, group_of(image));
-                    }
-                    self.phases(s, padded, planes.len(), here);
-                });
+                let mut padded = scratch::floats(self.images.len() * planes.len());
+                for (image, to) in
+                    self.images.clone().zip(padded.chunks_exact_mut(planes.len().max(1)))
+                {
+                    planes.fill(to, group_of(image));
+                }
+                self.phases(s, &padded, planes.len(), here);
             }
         }
     }
@@ -286,28 +284,24 @@ impl Piece<'_> {
         for phase in self.sweep.phases {
             let total = self.images.len() * phase.pixels();
             let block = block.min(total.next_multiple_of(S::TILE_ROWS));
-            scratch::with(block * wide, |sums| {
-                scratch::with_offsets(block + phase.taps.len(), |offsets| {
-                    let (taps, pixels) = offsets.split_at_mut(phase.taps.len());
-                    for (to, tap) in taps.iter_mut().zip(&phase.taps) {
-                        *to = tap.source;
-                    }
-                    for first in (0..total).step_by(block) {
-                        let block = first..(first + block).min(total);
-                        let pixels = &mut pixels[..block.len()];
-                        for (to, pixel) in pixels.iter_mut().zip(block.clone()) {
-                            let (i, at) = (pixel / phase.pixels(), pixel % phase.pixels());
-                            let (row, col) = (at / phase.grid[1], at % phase.grid[1]);
-                            *to = (i * image_step
-                                + row * phase.source_step[0]
-                                + col * phase.source_step[1])
-                                as u32;
-                        }
-                        self.sum(s, sums, image, pixels, taps, taps_before, panels.clone());
-                        self.write_out(s, sums, phase, block, panels.clone());
-                    }
-                });
-            });
+            let mut sums = scratch::floats(block * wide);
+            let mut offsets = scratch::offsets(block + phase.taps.len());
+            let (taps, pixels) = offsets.split_at_mut(phase.taps.len());
+            for (to, tap) in taps.iter_mut().zip(&phase.taps) {
+                *to = tap.source;
+            }
+            for first in (0..total).step_by(block) {
+                let block = first..(first + block).min(total);
+                let pixels = &mut pixels[..block.len()];
+                for (to, pixel) in pixels.iter_mut().zip(block.clone()) {
+                    let (i, at) = (pixel / phase.pixels(), pixel % phase.pixels());
+                    let (row, col) = (at / phase.grid[1], at % phase.grid[1]);
+                    *to = (i * image_step + row * phase.source_step[0] + col * phase.source_step[1])
+                        as u32;
+                }
+                self.sum(s, &mut sums, image, pixels, taps, taps_before, panels.clone());
+                self.write_out(s, &sums, phase, block, panels.clone());
+            }
             taps_before += phase.taps.len();
         }
     }

@@ -96,41 +96,39 @@ impl SimdKernel for Piece<'_> {
         let base = channels.start * planes.plane();
         let at_once = (PIXELS / pixels).clamp(1, d.n);
         let plane = d.h * d.w;
-        scratch::with(self.taps.len() * width, |sums| {
-            sums.fill(0.0);
-            for image in (0..d.n).step_by(at_once) {
-                let images = image..d.n.min(image + at_once);
-                let channel =
-                    |image: usize| (image * d.groups + self.group) * d.c_group() + channels.start;
-                if planes.in_place() {
-                    let from = &x[channel(images.start) * plane..];
-                    self.images(s, sums, images, from, d.c * plane, base);
-                } else {
-                    let len = channels.len() * planes.plane();
-                    scratch::with(at_once * len, |padded| {
-                        for (image, to) in images.clone().zip(padded.chunks_exact_mut(len)) {
-                            planes.fill(to, &x[channel(image) * plane..][..channels.len() * plane]);
-                        }
-                        self.images(s, sums, images, padded, len, base);
-                    });
+        let mut sums = scratch::floats(self.taps.len() * width);
+        sums.fill(0.0);
+        for image in (0..d.n).step_by(at_once) {
+            let images = image..d.n.min(image + at_once);
+            let channel =
+                |image: usize| (image * d.groups + self.group) * d.c_group() + channels.start;
+            if planes.in_place() {
+                let from = &x[channel(images.start) * plane..];
+                self.images(s, &mut sums, images, from, d.c * plane, base);
+            } else {
+                let len = channels.len() * planes.plane();
+                let mut padded = scratch::floats(at_once * len);
+                for (image, to) in images.clone().zip(padded.chunks_exact_mut(len)) {
+                    planes.fill(to, &x[channel(image) * plane..][..channels.len() * plane]);
                 }
+                self.images(s, &mut sums, images, &padded, len, base);
             }
-            // SAFETY: dw has `lanes` rows of taps.len() floats from here on, and no other piece has this part of them.
-            unsafe {
-                let first = (self.group * d.o_group() + first_lane) * taps.len() + self.taps.start;
-                let to = self.out.add(first);
-                transpose_into(
-                    s,
-                    to,
-                    taps.len(),
-                    sums.as_ptr(),
-                    width,
-                    self.taps.len(),
-                    lanes,
-                    self.write,
-                );
-            }
-        });
+        }
+        // SAFETY: dw has `lanes` rows of taps.len() floats from here on, and no other piece has this part of them.
+        unsafe {
+            let first = (self.group * d.o_group() + first_lane) * taps.len() + self.taps.start;
+            let to = self.out.add(first);
+            transpose_into(
+                s,
+                to,
+                taps.len(),
+                sums.as_ptr(),
+                width,
+                self.taps.len(),
+                lanes,
+                self.write,
+            );
+        }
     }
 }
 
@@ -154,40 +152,35 @@ impl Piece<'_> {
         let total = images.len() * per_image;
         let block = total.div_ceil(total.div_ceil(PIXELS));
         let taps = &taps[self.taps.clone()];
-        scratch::with(block * width, |dy| {
-            scratch::with_offsets(block, |pixels| {
-                for first in (0..total).step_by(block) {
-                    let block = first..total.min(first + block);
-                    let pixels = &mut pixels[..block.len()];
-                    for (to, pixel) in pixels.iter_mut().zip(block.clone()) {
-                        let (i, at) = (pixel / per_image, pixel % per_image);
-                        *to =
-                            (i * image_step + at / d.ow() * step[0] + at % d.ow() * step[1]) as u32;
-                    }
-                    let furthest = taps.iter().max().map_or(0, |&tap| tap as usize - base)
-                        + pixels[pixels.len() - 1] as usize;
-                    assert!(furthest < x.len(), "conv2d: a tap beyond the image");
-                    self.pack_dy(s, dy, images.start, block.clone());
-                    for (p, dy) in
-                        dy.chunks_exact(block.len() * wide).take(self.panels.len()).enumerate()
-                    {
-                        for (t, taps) in taps.chunks(S::TILE_ROWS).enumerate() {
-                            let to = &mut sums[t * S::TILE_ROWS * width + p * wide..];
-                            let tile = Tile { x, base, pixels, dy, to, width };
-                            match *taps {
-                                [a, b, c, d, e, f] => tile.run(s, [a, b, c, d, e, f]),
-                                [a, b, c, d, e] => tile.run(s, [a, b, c, d, e]),
-                                [a, b, c, d] => tile.run(s, [a, b, c, d]),
-                                [a, b, c] => tile.run(s, [a, b, c]),
-                                [a, b] => tile.run(s, [a, b]),
-                                [a] => tile.run(s, [a]),
-                                _ => unreachable!("a tile has at most 6 rows"),
-                            }
-                        }
+        let mut dy = scratch::floats(block * width);
+        let mut offsets = scratch::offsets(block);
+        for first in (0..total).step_by(block) {
+            let block = first..total.min(first + block);
+            let pixels = &mut offsets[..block.len()];
+            for (to, pixel) in pixels.iter_mut().zip(block.clone()) {
+                let (i, at) = (pixel / per_image, pixel % per_image);
+                *to = (i * image_step + at / d.ow() * step[0] + at % d.ow() * step[1]) as u32;
+            }
+            let furthest = taps.iter().max().map_or(0, |&tap| tap as usize - base)
+                + pixels[pixels.len() - 1] as usize;
+            assert!(furthest < x.len(), "conv2d: a tap beyond the image");
+            self.pack_dy(s, &mut dy, images.start, block.clone());
+            for (p, dy) in dy.chunks_exact(block.len() * wide).take(self.panels.len()).enumerate() {
+                for (t, taps) in taps.chunks(S::TILE_ROWS).enumerate() {
+                    let to = &mut sums[t * S::TILE_ROWS * width + p * wide..];
+                    let tile = Tile { x, base, pixels, dy, to, width };
+                    match *taps {
+                        [a, b, c, d, e, f] => tile.run(s, [a, b, c, d, e, f]),
+                        [a, b, c, d, e] => tile.run(s, [a, b, c, d, e]),
+                        [a, b, c, d] => tile.run(s, [a, b, c, d]),
+                        [a, b, c] => tile.run(s, [a, b, c]),
+                        [a, b] => tile.run(s, [a, b]),
+                        [a] => tile.run(s, [a]),
+                        _ => unreachable!("a tile has at most 6 rows"),
                     }
                 }
-            });
-        });
+            }
+        }
     }
 
     /// `to[panel][pixel][lane] = dy[lane][pixel]`, zero beyond the last lane.
