@@ -220,10 +220,14 @@ impl NormDims {
         start..start + self.hw
     }
 
-    /// The indices of the planes of a channel.
+    /// The planes of a channel, cut into runs that an `f32` may sum and the L1 cache holds.
     #[inline(always)]
-    fn planes(&self, channel: usize) -> impl Iterator<Item = Range<usize>> {
-        (0..self.n).map(move |image| self.plane(image, channel))
+    fn runs(&self, channel: usize) -> impl Iterator<Item = Range<usize>> {
+        let planes = (0..self.n).map(move |image| self.plane(image, channel));
+        planes.flat_map(|plane| {
+            let end = plane.end;
+            plane.step_by(RUN).map(move |start| start..end.min(start + RUN))
+        })
     }
 }
 
@@ -266,39 +270,43 @@ impl Split for Channels<'_> {
     }
 }
 
-/// The sum of `f(x)` over some planes: runs in `f32`, totals in `f64`.
-///
-/// The lanes of a vector beyond the end of a plane hold `fill`, for which `f` must give 0.
+/// The mean and the biased variance of a channel, in one pass over memory: each run's own mean and
+/// squared distances from it are found while it is in the L1 cache, and put together by
+/// Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+/// variances" (1979). Unlike the mean of squares less the square of the mean, nothing cancels.
 #[inline(always)]
-fn sum_planes<S: Simd, const N: usize>(
-    s: S,
-    planes: impl Iterator<Item = Range<usize>>,
-    x: [&[f32]; N],
-    fill: [f32; N],
-    f: impl Function<N>,
-) -> f64 {
-    let mut total = 0.0;
-    for plane in planes {
-        let x = x.map(|x| &x[plane.clone()]);
-        for start in (0..plane.len()).step_by(RUN) {
-            let end = plane.len().min(start + RUN);
-            let mut sums = [s.zero(); 4];
-            let mut at = start;
-            while at + 4 * S::LANES <= end {
-                for sum in &mut sums {
-                    let term = eval(s, x.map(|x| &x[at..at + S::LANES]), fill, f);
-                    *sum = s.add(*sum, term);
-                    at += S::LANES;
-                }
-            }
-            for at in (at..end).step_by(S::LANES) {
-                sums[0] = s.add(sums[0], eval(s, x.map(|x| &x[at..end]), fill, f));
-            }
-            let [a, b, c, d] = sums;
-            total += f64::from(s.reduce_sum(s.add(s.add(a, b), s.add(c, d))));
+fn statistics<S: Simd>(s: S, x: &[f32], channel: usize, d: &NormDims) -> (f32, f32) {
+    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for run in d.runs(channel) {
+        let (x, len) = (&x[run.clone()], run.len() as f64);
+        let own_mean = sum(s, [x], [0.0], Itself {}) / len as f32;
+        let own_squares = sum(s, [x], [own_mean], SquaredDistance { mean: own_mean });
+        let distance = f64::from(own_mean) - mean;
+        let total = count + len;
+        mean += distance * len / total;
+        squares += f64::from(own_squares) + distance * distance * count * len / total;
+        count = total;
+    }
+    (mean as f32, (squares / count) as f32)
+}
+
+/// The sum of `f(x)` over a run. The lanes of a vector beyond the end hold `fill`, for which `f`
+/// must give 0.
+#[inline(always)]
+fn sum<S: Simd, const N: usize>(s: S, x: [&[f32]; N], fill: [f32; N], f: impl Function<N>) -> f32 {
+    let mut sums = [s.zero(); 4];
+    let (len, mut at) = (x[0].len(), 0);
+    while at + 4 * S::LANES <= len {
+        for sum in &mut sums {
+            *sum = s.add(*sum, eval(s, x.map(|x| &x[at..at + S::LANES]), fill, f));
+            at += S::LANES;
         }
     }
-    total
+    for at in (at..len).step_by(S::LANES) {
+        sums[0] = s.add(sums[0], eval(s, x.map(|x| &x[at..len]), fill, f));
+    }
+    let [a, b, c, d] = sums;
+    s.reduce_sum(s.add(s.add(a, b), s.add(c, d)))
 }
 
 /// `f` of the first vectors.
@@ -339,11 +347,8 @@ impl SimdKernel for Train<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Train { mut y, mean, var, x, scale, channels, d } = self;
-        let count = (d.n * d.hw) as f64;
         for ((channel, mean), var) in channels.zip(mean).zip(var) {
-            *mean = (sum_planes(s, d.planes(channel), [x], [0.0], Itself {}) / count) as f32;
-            let square = SquaredDistance { mean: *mean };
-            *var = (sum_planes(s, d.planes(channel), [x], [*mean], square) / count) as f32;
+            (*mean, *var) = statistics(s, x, channel, d);
             normalize(s, &mut y, x, channel, *mean, *var, scale, d);
         }
     }
@@ -432,10 +437,15 @@ impl SimdKernel for Backward<'_> {
         for ((c, dgamma), dbeta) in channels.zip(dgamma).zip(dbeta) {
             let inv_std = 1.0 / (var[c] + scale.eps).sqrt();
             let center = s.splat(mean[c]);
-            *dbeta = sum_planes(s, d.planes(c), [dy], [0.0], Itself {}) as f32;
-            let product = TimesDistance { mean: mean[c] };
-            let sum = sum_planes(s, d.planes(c), [dy, x], [0.0, mean[c]], product);
-            *dgamma = sum as f32 * inv_std;
+            let (mut sum_dy, mut sum_product) = (0.0, 0.0);
+            for run in d.runs(c) {
+                let (dy, x) = (&dy[run.clone()], &x[run]);
+                let product = TimesDistance { mean: mean[c] };
+                sum_dy += f64::from(sum(s, [dy], [0.0], Itself {}));
+                sum_product += f64::from(sum(s, [dy, x], [0.0, mean[c]], product));
+            }
+            *dbeta = sum_dy as f32;
+            *dgamma = sum_product as f32 * inv_std;
 
             // dx = a dy + b (x - mean) + c
             let a = scale.gamma[c] * inv_std;

@@ -60,13 +60,22 @@ impl SimdKernel for Plain<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (minus_lr, decay) = (s.splat(-self.step.lr), s.splat(self.step.weight_decay));
-        for (w, dw) in self.w.chunks_mut(S::LANES).zip(self.dw.chunks(S::LANES)) {
-            let old = s.read(w);
-            let g = s.fma(decay, old, s.read(dw));
-            s.write(w, s.fma(minus_lr, g, old));
+        let Plain { w, dw, step } = self;
+        let whole = w.len() - w.len() % S::LANES;
+        let ((w, last_w), (dw, last_dw)) = (w.split_at_mut(whole), dw.split_at(whole));
+        for (w, dw) in w.chunks_exact_mut(S::LANES).zip(dw.chunks_exact(S::LANES)) {
+            plain(s, w, dw, step);
         }
+        plain(s, last_w, last_dw, step);
     }
+}
+
+/// One vector without momentum.
+#[inline(always)]
+fn plain<S: Simd>(s: S, w: &mut [f32], dw: &[f32], step: &SgdStep) {
+    let old = s.read(w);
+    let g = s.fma(s.splat(step.weight_decay), old, s.read(dw));
+    s.write(w, s.fma(s.splat(-step.lr), g, old));
 }
 
 struct Momentum<'a> {
@@ -82,16 +91,25 @@ impl SimdKernel for Momentum<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Momentum { w, v, dw, step } = self;
-        let (minus_lr, decay) = (s.splat(-step.lr), s.splat(step.weight_decay));
-        let (momentum, fresh) = (s.splat(step.momentum), s.splat(1.0 - step.dampening));
-        let vectors = w.chunks_mut(S::LANES).zip(v.chunks_mut(S::LANES)).zip(dw.chunks(S::LANES));
-        for ((w, v), dw) in vectors {
-            let old = s.read(w);
-            let g = s.fma(decay, old, s.read(dw));
-            let new_v = if step.first { g } else { s.fma(momentum, s.read(v), s.mul(fresh, g)) };
-            let direction = if step.nesterov { s.fma(momentum, new_v, g) } else { new_v };
-            s.write(v, new_v);
-            s.write(w, s.fma(minus_lr, direction, old));
+        let whole = w.len() - w.len() % S::LANES;
+        let ((w, last_w), (v, last_v)) = (w.split_at_mut(whole), v.split_at_mut(whole));
+        let (dw, last_dw) = dw.split_at(whole);
+        let vectors = w.chunks_exact_mut(S::LANES).zip(v.chunks_exact_mut(S::LANES));
+        for ((w, v), dw) in vectors.zip(dw.chunks_exact(S::LANES)) {
+            with_momentum(s, w, v, dw, step);
         }
+        with_momentum(s, last_w, last_v, last_dw, step);
     }
+}
+
+/// One vector with momentum.
+#[inline(always)]
+fn with_momentum<S: Simd>(s: S, w: &mut [f32], v: &mut [f32], dw: &[f32], step: &SgdStep) {
+    let (momentum, fresh) = (s.splat(step.momentum), s.splat(1.0 - step.dampening));
+    let old = s.read(w);
+    let g = s.fma(s.splat(step.weight_decay), old, s.read(dw));
+    let new_v = if step.first { g } else { s.fma(momentum, s.read(v), s.mul(fresh, g)) };
+    let direction = if step.nesterov { s.fma(momentum, new_v, g) } else { new_v };
+    s.write(v, new_v);
+    s.write(w, s.fma(s.splat(-step.lr), direction, old));
 }

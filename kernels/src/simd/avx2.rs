@@ -67,10 +67,28 @@ impl Simd for Avx2 {
         unsafe { _mm256_maskload_ps(p, self.first(n)) }
     }
 
+    /// In pieces of 4, 2 and 1, because AMD's masked stores are slow: 42 micro-operations on Zen 3.
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, v: __m256, n: usize) {
-        // SAFETY: AVX is there; lanes at n and beyond are masked off and not touched.
-        unsafe { _mm256_maskstore_ps(p, self.first(n), v) }
+        debug_assert!(n <= 8);
+        // SAFETY: AVX is there; the pieces add up to the n floats that the caller promises.
+        unsafe {
+            if n >= 8 {
+                return self.store(p, v);
+            }
+            let (mut piece, mut p) = (_mm256_castps256_ps128(v), p);
+            if n & 4 != 0 {
+                _mm_storeu_ps(p, piece);
+                (piece, p) = (_mm256_extractf128_ps::<1>(v), p.add(4));
+            }
+            if n & 2 != 0 {
+                _mm_store_sd(p.cast(), _mm_castps_pd(piece));
+                (piece, p) = (_mm_movehl_ps(piece, piece), p.add(2));
+            }
+            if n & 1 != 0 {
+                _mm_store_ss(p, piece);
+            }
+        }
     }
 
     #[inline(always)]
