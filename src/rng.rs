@@ -290,6 +290,7 @@ mod tests {
             (Purpose::Split, 3444441023),
             (Purpose::Dropout, 3942397502),
             (Purpose::Augment, 3279803366),
+            (Purpose::Probe, 431448405),
             (Purpose::User(0), 4220930753),
             (Purpose::User(u32::MAX), 853592344),
         ];

@@ -193,6 +193,22 @@ fn an_epoch_shows_every_example_once() {
 }
 
 #[test]
+fn some_examples_can_be_batched_alone() {
+    let data = uneven(30);
+    let chosen = vec![21, 3, 8, 29, 0];
+    let indices = |batches: &mut Batches, e| -> Vec<usize> {
+        epoch(batches, e, 0).into_iter().flat_map(|batch| batch.0).collect()
+    };
+    let mut plain = Batches::over(&data, chosen.clone(), 2);
+    assert_eq!((plain.per_epoch(), indices(&mut plain, 1)), (3, chosen.clone()));
+    let mut shuffled = Batches::over(&data, chosen.clone(), 2).shuffled(0);
+    let order = indices(&mut shuffled, 7);
+    assert_eq!(BTreeSet::from_iter(order.clone()), BTreeSet::from_iter(chosen.clone()));
+    let mut other = Batches::over(&data, chosen.into_iter().rev().collect(), 2).shuffled(0);
+    assert_eq!(indices(&mut other, 7), order, "which examples matters, not how they were listed");
+}
+
+#[test]
 fn seeking_is_as_good_as_walking() {
     let data = uneven(57);
     let shift = RandomShift { max: 1 };

@@ -5,6 +5,15 @@
 //!          u8 in memory    lists of indices               normalised f32, one reused buffer
 //! ```
 //!
+//! | from | by |
+//! |---|---|
+//! | IDX files, as MNIST is distributed | [`load_idx_dir`], [`read_idx_pair`], [`read_idx`] |
+//! | CIFAR-10, binary version | [`load_cifar10_dir`] |
+//! | a table in CSV | [`read_csv`] |
+//! | NumPy's `.npz` (feature `gzip`) | `read_npz` |
+//! | a folder of PNG images per class (feature `png`) | `read_png_dir` |
+//! | arrays in memory | [`ArrayDataset::new`] |
+//!
 //! A [`Dataset`] is anything that can fill a slice with example `i` and say its label. Everything
 //! random (the split, the order of an epoch, an augmentation) is a function of the seed and of a
 //! position, see [`crate::rng`]; nothing here needs replaying when a run is resumed.
