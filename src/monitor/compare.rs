@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
+use super::float;
+use super::fold::State;
 use super::observation::Observation;
 use super::spec::EarlyStopping;
 use super::tracker::Best;
 use super::verdict::{StopReason, Verdict};
-use super::{State, float};
 use crate::error::Result;
 
 /// One rule on one recorded run.

@@ -300,3 +300,70 @@ impl fmt::Display for StopReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_cut_to_four_digits() {
+        for (value, text) in [
+            (0.0, "0"),
+            (0.9, "0.9000"),
+            (-1.23456, "-1.235"),
+            (12.3456, "12.35"),
+            (123456.7, "123457"),
+            (0.00123456, "0.001235"),
+            (1.23456e-7, "1.235e-7"),
+            (1.5e9, "1.500e9"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+    }
+
+    #[test]
+    fn reasons_are_sentences_with_their_numbers() {
+        let metric = || "valid_loss".to_owned();
+        let anchor = Some(Best { epoch: 2, value: 0.5, index: 1 });
+        for (reason, text) in [
+            (
+                StopReason::GeneralizationLoss {
+                    metric: metric(),
+                    percent: 6.25,
+                    alpha: 5.0,
+                    value: 0.53125,
+                    best: 0.5,
+                },
+                "valid_loss is 0.5313, which is 6.250% worse than its best, 0.5000 (limit 5%): the \
+                 model begins to memorise the training data",
+            ),
+            (
+                StopReason::RisingStrips { metric: metric(), rises: 3, k: 5 },
+                "valid_loss got worse in 3 strips in a row, of 5 evaluations each",
+            ),
+            (
+                StopReason::NotSignificant { bad: 1, patience: 1, t: Some(0.5), z: 1.645, anchor },
+                "no improvement of valid_loss beyond chance for 1 evaluation (patience 1; t = \
+                 0.5000 where 1.645 would be significant); the last real improvement was 0.5000 at \
+                 epoch 2",
+            ),
+            (
+                StopReason::Several(vec![
+                    StopReason::Target { metric: metric(), value: 0.09, target: 0.1 },
+                    StopReason::Budget { unit: "epochs", used: 9.0, limit: 9.0 },
+                ]),
+                "valid_loss reached 0.09000, the target was 0.1; and the budget of 9 epochs is used \
+                 up (9)",
+            ),
+            (
+                StopReason::NonFinite { metric: metric(), value: f64::NAN, epoch: 3 },
+                "valid_loss is NaN at epoch 3: the weights are broken, try a lower learning rate \
+                 or clip the gradients",
+            ),
+        ] {
+            assert_eq!(reason.to_string(), text);
+        }
+    }
+}
