@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{io, thread};
 
@@ -348,15 +348,13 @@ impl CheckpointFile {
                 .min(useful as usize),
         };
         let next = AtomicUsize::new(0);
-        let slots: Vec<Mutex<Option<Result<Owned, Failure>>>> =
-            self.tensors.iter().map(|_| Mutex::new(None)).collect();
+        let read: Vec<OnceLock<_>> = self.tensors.iter().map(|_| OnceLock::new()).collect();
         let work = || {
             let mut chunk = Vec::new();
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(info) = self.tensors.get(i) else { break };
-                let values = self.read_values(info, keep, &mut chunk);
-                *slots[i].lock().expect("no panic while held") = Some(values);
+                let _ = read[i].set(self.read_values(info, keep, &mut chunk));
             }
         };
         thread::scope(|scope| {
@@ -365,8 +363,7 @@ impl CheckpointFile {
             }
             work();
         });
-        let read = |slot: Mutex<Option<_>>| slot.into_inner().expect("no panic while held");
-        slots.into_iter().map(|slot| read(slot).expect("every tensor was taken")).collect()
+        read.into_iter().map(|one| one.into_inner().expect("every tensor was taken")).collect()
     }
 
     fn read_values(
