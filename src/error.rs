@@ -39,6 +39,11 @@ pub enum Error {
         /// Where it is wrong and how.
         fault: CheckpointFault,
     },
+    /// Saved weights do not fit a model.
+    Load {
+        /// What is missing, unexpected or of another shape.
+        report: Box<crate::checkpoint::LoadReport>,
+    },
     /// A run directory cannot be used.
     RunDir {
         /// The directory.
@@ -213,6 +218,7 @@ impl fmt::Display for Error {
             }
             Error::Data { path, fault } => write!(f, "{}: {fault}", path.display()),
             Error::Checkpoint { path, fault } => write!(f, "{}: {fault}", path.display()),
+            Error::Load { report } => write!(f, "the weights do not fit the model: {report}"),
             Error::RunDir { path, fault } => write!(f, "{}: {fault}", path.display()),
             Error::Config { name, reason } => write!(f, "{name}: {reason}"),
             Error::Shape { op, reason } => write!(f, "{op}: {reason}"),

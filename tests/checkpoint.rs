@@ -4,50 +4,17 @@
 use std::fs;
 use std::path::PathBuf;
 
+use common::{loss, state};
 use ferrotape::Error;
 use ferrotape::checkpoint::{
-    CheckpointFault, CheckpointFile, Checkpoints, Cursor, History, Metric, NamedTensor,
-    OptimizerState, ScheduleState, TrainingState,
+    CheckpointFault, CheckpointFile, Checkpoints, NamedTensor, TrainingState,
 };
 use ferrotape::error::RunDirFault;
 
-/// An empty directory of this test's own.
+mod common;
+
 fn scratch(name: &str) -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("checkpoint").join(name);
-    let _ = fs::remove_dir_all(&dir);
-    dir
-}
-
-/// A small state with something in every field, different for every step.
-fn state(step: u64) -> TrainingState<'static> {
-    let tensor = |name: &str, shape: &[usize], base: f32| {
-        let len = shape.iter().product::<usize>();
-        let data: Vec<f32> = (0..len).map(|i| base + step as f32 + i as f32 / 8.0).collect();
-        NamedTensor::new(name, shape, data)
-    };
-    let mut history = History::default();
-    for row in 0..step {
-        let values = [("valid_loss", 1.0 / (1.0 + row as f64)), ("lr", 0.05)];
-        history.push(row, 10 * row, &values, &[row as f32, 0.5]);
-    }
-    TrainingState {
-        config: vec![("batch".into(), "32".into()), ("arch".into(), "conv(1, 6, 5)".into())],
-        params: vec![tensor("conv.weight", &[6, 1, 5, 5], 1.0), tensor("conv.bias", &[6], 2.0)],
-        buffers: vec![tensor("bn.running_mean", &[6], 3.0), tensor("bn.count", &[], 4.0)],
-        optimizer: OptimizerState {
-            kind: "sgd".into(),
-            hyper: vec![("lr".into(), 0.05), ("momentum".into(), 0.9)],
-            slots: vec![tensor("conv.weight", &[6, 1, 5, 5], 5.0), tensor("conv.bias", &[6], 6.0)],
-        },
-        schedule: ScheduleState { spec: "step(10, 0.5)".into(), values: vec![] },
-        cursor: Cursor { seed: 7, epoch: step, step: 10 * step, position: 0, samples: 320 * step },
-        monitor: "patience(5)".into(),
-        history,
-    }
-}
-
-fn loss(value: f64) -> Option<Metric> {
-    Some(Metric::minimize("valid_loss", value))
+    common::scratch("checkpoint", name)
 }
 
 #[test]

@@ -152,10 +152,23 @@ pub(super) fn decode<T: Section>(bytes: &[u8]) -> Result<T, String> {
     if used != bytes.len() {
         return Err(format!("{} bytes left over", bytes.len() - used));
     }
-    if encode(&value) != bytes {
-        return Err("not in canonical form".to_owned());
+    let mut same = Same { rest: bytes };
+    match bincode::encode_into_writer(&value, &mut same, config()) {
+        Ok(()) if same.rest.is_empty() => Ok(value),
+        _ => Err("not in canonical form".to_owned()),
     }
-    Ok(value)
+}
+
+/// A writer that only accepts the bytes it was given, and so needs no memory for them.
+struct Same<'a> {
+    rest: &'a [u8],
+}
+
+impl Writer for &mut Same<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.rest = self.rest.strip_prefix(bytes).ok_or(EncodeError::Other("other bytes"))?;
+        Ok(())
+    }
 }
 
 fn config() -> impl bincode::config::Config {

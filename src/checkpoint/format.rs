@@ -65,7 +65,7 @@ pub(super) fn align_up(offset: u64) -> Option<u64> {
 /// The largest size that metadata (all sections but TDAT) may have in a file of `len` bytes.
 /// Decoding costs a few times the encoded size, and a reader promises to stay near the file's.
 pub(super) fn metadata_limit(len: u64) -> u64 {
-    (256 << 10) + len / 32
+    (256 << 10) + len / 64
 }
 
 /// The largest number of tensors in a file of `len` bytes, for the same reason.

@@ -302,11 +302,12 @@ impl Checkpoints {
         let mut skipped = Vec::new();
         for &generation in order {
             let path = self.dir.join(file_name(generation));
-            let read =
-                open(&*self.vfs, &path, generation).and_then(|file| Ok((file.read_state()?, file)));
+            let read = open(&*self.vfs, &path, generation).and_then(|file| {
+                let (metric, digest) = (file.metric().cloned(), file.digest());
+                Ok((file.read_state()?, metric, digest))
+            });
             match read {
-                Ok((state, file)) => {
-                    let (metric, digest) = (file.metric().cloned(), file.digest());
+                Ok((state, metric, digest)) => {
                     return Ok(Some(Loaded { state, generation, path, metric, digest, skipped }));
                 }
                 Err(error) => {

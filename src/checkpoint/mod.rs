@@ -28,8 +28,11 @@
 //! | `vfs` | what is asked of a file system |
 //! | `commit` | bytes to a file that survives a power cut at any moment |
 //! | `manager` | the run directory: lock, generations, recovery |
+//! | `background` | saving while training goes on |
+//! | `load` | saved weights into a model |
 //! | `retention` | which generations may be deleted |
 
+mod background;
 mod codec;
 mod commit;
 mod format;
@@ -43,7 +46,9 @@ pub mod vfs;
 mod writer;
 
 pub use crate::error::CheckpointFault;
+pub use background::BackgroundSaver;
 pub use index::{Dtype, Role, TensorInfo};
+pub use load::{LoadOptions, LoadReport, Mismatch};
 pub use manager::{Checkpoints, Entry, Loaded, Saved, Skipped};
 pub use reader::CheckpointFile;
 pub use retention::{Retention, Roles};

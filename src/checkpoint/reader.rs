@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{io, thread};
 
@@ -84,6 +84,16 @@ impl CheckpointFile {
             _ => Error::io("open", path, error),
         })?;
         Self::read_metadata(path, file).map_err(|failure| failure.at(path))
+    }
+
+    /// Opens a file that is already in memory, such as one built into the program with
+    /// [`include_bytes!`]. Its path, for messages, is "(memory)".
+    ///
+    /// # Errors
+    /// As for [`CheckpointFile::open`].
+    pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        let path = Path::new("(memory)");
+        Self::read_metadata(path, Box::new(bytes.into())).map_err(|failure| failure.at(path))
     }
 
     fn read_metadata(path: &Path, file: Box<dyn ReadFile>) -> Result<Self, Failure> {
@@ -227,12 +237,13 @@ impl CheckpointFile {
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Checkpoint`], naming the tensor or section that is damaged.
-    pub fn read_state(&self) -> Result<TrainingState<'static>> {
+    pub fn read_state(self) -> Result<TrainingState<'static>> {
         let read = || {
             self.check_padding_and_unknown()?;
-            Ok(self.assemble(self.read_tensors(true)?))
+            self.read_tensors(true)
         };
-        read().map_err(|failure: Failure| failure.at(&self.path))
+        let values = read().map_err(|failure| failure.at(&self.path))?;
+        Ok(self.assemble(values))
     }
 
     /// Verifies every byte of the file without keeping any.
@@ -270,23 +281,23 @@ impl CheckpointFile {
     }
 
     /// Puts the values of all tensors where they belong.
-    fn assemble(&self, values: Vec<Owned>) -> TrainingState<'static> {
-        let mut state = self.skeleton.clone();
-        for (info, values) in self.tensors.iter().zip(values) {
+    fn assemble(self, values: Vec<Owned>) -> TrainingState<'static> {
+        let mut state = self.skeleton;
+        for (info, values) in self.tensors.into_iter().zip(values) {
             match (info.role, info.name.as_str(), values) {
                 (Role::History, "epochs", Owned::U64(values)) => state.history.epochs = values,
                 (Role::History, "steps", Owned::U64(values)) => state.history.steps = values,
                 (Role::History, _, Owned::F64(values)) => state.history.values = values,
                 (Role::History, _, Owned::F32(values)) => state.history.samples = values,
-                (role, name, Owned::F32(values)) => {
+                (role, _, Owned::F32(values)) => {
                     let list = match role {
                         Role::Param => &mut state.params,
                         Role::Buffer => &mut state.buffers,
                         _ => &mut state.optimizer.slots,
                     };
                     list.push(NamedTensor {
-                        name: name.to_owned(),
-                        shape: info.shape.clone(),
+                        name: info.name,
+                        shape: info.shape,
                         data: Cow::Owned(values),
                     });
                 }
@@ -329,20 +340,21 @@ impl CheckpointFile {
 
     /// Reads all tensors, the threads taking one after the other.
     fn read_tensors(&self, keep: bool) -> Result<Vec<Owned>, Failure> {
-        let threads = thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(MAX_THREADS)
-            .min(1 + (self.tdat.len / BYTES_PER_THREAD) as usize);
+        let threads = match 1 + self.tdat.len / BYTES_PER_THREAD {
+            1 => 1, // asking the system how many there are takes longer than reading
+            useful => thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(MAX_THREADS)
+                .min(useful as usize),
+        };
         let next = AtomicUsize::new(0);
-        let slots: Vec<Mutex<Option<Result<Owned, Failure>>>> =
-            self.tensors.iter().map(|_| Mutex::new(None)).collect();
+        let read: Vec<OnceLock<_>> = self.tensors.iter().map(|_| OnceLock::new()).collect();
         let work = || {
             let mut chunk = Vec::new();
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(info) = self.tensors.get(i) else { break };
-                let values = self.read_values(info, keep, &mut chunk);
-                *slots[i].lock().expect("no panic while held") = Some(values);
+                let _ = read[i].set(self.read_values(info, keep, &mut chunk));
             }
         };
         thread::scope(|scope| {
@@ -351,8 +363,7 @@ impl CheckpointFile {
             }
             work();
         });
-        let read = |slot: Mutex<Option<_>>| slot.into_inner().expect("no panic while held");
-        slots.into_iter().map(|slot| read(slot).expect("every tensor was taken")).collect()
+        read.into_iter().map(|one| one.into_inner().expect("every tensor was taken")).collect()
     }
 
     fn read_values(
@@ -387,10 +398,13 @@ impl CheckpointFile {
         chunk: &mut Vec<u8>,
         mut sink: impl FnMut(&[u8]),
     ) -> Result<(), Failure> {
-        chunk.resize(CHUNK, 0);
+        let room = len.min(CHUNK as u64) as usize;
+        if chunk.len() < room {
+            chunk.resize(room, 0);
+        }
         let mut done = 0;
         while done < len {
-            let bytes = &mut chunk[..(len - done).min(CHUNK as u64) as usize];
+            let bytes = &mut chunk[..(len - done).min(room as u64) as usize];
             self.file.read_exact_at(bytes, start + done)?;
             sink(bytes);
             done += bytes.len() as u64;
@@ -457,7 +471,8 @@ fn numbers(list: List<NumberWire>) -> Vec<(String, f64)> {
 
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).expect("four bits");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Values read from a file.

@@ -4,6 +4,7 @@
 //! implementation that records every operation and rebuilds what a power cut could leave behind,
 //! and one that fails on demand. What a commit may rely on is stated here, on each method.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -204,6 +205,19 @@ impl ReadFile for RealRead {
             }
         }
         Ok(())
+    }
+}
+
+/// A file that is already in memory.
+impl ReadFile for Cow<'static, [u8]> {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut rest = self.get(start..).unwrap_or(&[]);
+        io::Read::read_exact(&mut rest, bytes)
     }
 }
 

@@ -5,6 +5,8 @@
 //! which contains the checksums, is written last: a torn file does not even have the magic.
 
 use std::io::{self, SeekFrom};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 
 use super::CheckpointFault;
 use super::codec::{
@@ -21,6 +23,8 @@ use super::vfs::WriteFile;
 
 /// How much is converted, hashed and written at a time: small enough to stay in the L2 cache.
 const CHUNK: usize = 256 << 10;
+/// How many chunks there are between the thread that hashes and the one that writes.
+const CHUNKS: usize = 4;
 
 /// The name and version that go into META.
 const WRITER: &str = concat!("ferrotape ", env!("CARGO_PKG_VERSION"));
@@ -111,21 +115,30 @@ impl<'a> Plan<'a> {
         Ok(digest)
     }
 
-    /// Streams TDAT, padded up to the trailer, and notes each tensor's checksum.
+    /// Streams TDAT, padded up to the trailer, and notes each tensor's checksum. A second thread
+    /// converts and hashes the next chunks while this one writes.
     fn write_tensors(&mut self, file: &mut dyn WriteFile) -> io::Result<()> {
         file.seek(SeekFrom::Start(self.tdat))?;
-        let mut chunk = Vec::with_capacity(CHUNK);
-        for (info, values) in self.infos.iter_mut().zip(&self.values) {
-            let mut hasher = Hasher::default();
-            for_each_chunk(*values, &mut chunk, &mut |bytes| {
-                hasher.update(bytes);
-                file.write_all(bytes)
-            })?;
-            info.checksum = hasher.finish();
-            let padding = aligned(info.bytes) - info.bytes;
-            file.write_all(&[0; format::ALIGN as usize][..padding as usize])?;
+        let (full, next) = mpsc::sync_channel::<Vec<u8>>(CHUNKS);
+        let (done, empty) = mpsc::channel::<Vec<u8>>();
+        for _ in 0..CHUNKS {
+            done.send(Vec::new()).expect("both ends are here");
         }
-        Ok(())
+        let Plan { infos, values, .. } = self;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for (info, values) in infos.iter_mut().zip(values) {
+                    // If writing has failed, nobody takes or returns chunks any more.
+                    let Some(checksum) = stream(*values, &full, &empty) else { return };
+                    info.checksum = checksum;
+                }
+            });
+            for chunk in next {
+                file.write_all(&chunk)?;
+                let _ = done.send(chunk);
+            }
+            Ok(())
+        })
     }
 
     /// The directory, once every checksum is known; TIDX joins the encoded sections.
@@ -154,32 +167,41 @@ fn aligned(offset: u64) -> u64 {
     align_up(offset).expect("what is in memory fits in a file")
 }
 
-/// Feeds the values to `sink` as little-endian bytes, a chunk at a time.
-fn for_each_chunk(
+/// Sends the values as little-endian bytes, chunk by chunk and padded to a multiple of 64, and
+/// returns their checksum; `None` if the other side is gone.
+fn stream(
     values: Values<'_>,
-    chunk: &mut Vec<u8>,
-    sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+    full: &SyncSender<Vec<u8>>,
+    empty: &Receiver<Vec<u8>>,
+) -> Option<Checksum> {
     fn run<T: Copy, const N: usize>(
         values: &[T],
         to_bytes: impl Fn(T) -> [u8; N],
-        chunk: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
-        for part in values.chunks(CHUNK / N) {
-            chunk.resize(part.len() * N, 0);
-            for (bytes, &value) in chunk.chunks_exact_mut(N).zip(part) {
-                bytes.copy_from_slice(&to_bytes(value));
-            }
-            sink(chunk)?;
+        mut sink: impl FnMut(&mut dyn FnMut(&mut Vec<u8>)) -> Option<()>,
+    ) -> Option<()> {
+        values.chunks(CHUNK / N).try_for_each(|part| {
+            sink(&mut |chunk| chunk.extend(part.iter().flat_map(|&value| to_bytes(value))))
+        })
+    }
+    let mut hasher = Hasher::default();
+    let mut left = values.bytes();
+    let sink = |fill: &mut dyn FnMut(&mut Vec<u8>)| {
+        let mut chunk = empty.recv().ok()?;
+        chunk.clear();
+        fill(&mut chunk);
+        hasher.update(&chunk);
+        left -= chunk.len() as u64;
+        if left == 0 {
+            chunk.resize(chunk.len().next_multiple_of(format::ALIGN as usize), 0);
         }
-        Ok(())
-    }
+        full.send(chunk).ok()
+    };
     match values {
-        Values::F32(values) => run(values, f32::to_le_bytes, chunk, sink),
-        Values::F64(values) => run(values, f64::to_le_bytes, chunk, sink),
-        Values::U64(values) => run(values, u64::to_le_bytes, chunk, sink),
+        Values::F32(values) => run(values, f32::to_le_bytes, sink)?,
+        Values::F64(values) => run(values, f64::to_le_bytes, sink)?,
+        Values::U64(values) => run(values, u64::to_le_bytes, sink)?,
     }
+    Some(hasher.finish())
 }
 
 fn text(value: &str) -> Text {
