@@ -30,8 +30,8 @@ usage: cargo run --release --example mnist_cnn -- [OPTIONS]
   --resume         continue the run in --run-dir from its last checkpoint; settings not given
                    are the run's own                       [without --run-dir: the newest run]
   --epochs N       the most epochs to train                [30]
-  --batch N        images per step                         [64]
-  --lr X           learning rate; halved every 10 epochs   [0.05]
+  --batch N        images per step                         [32]
+  --lr X           learning rate; halved every 10 epochs   [0.02]
   --momentum X     share of the velocity kept by a step    [0.9]
   --weight-decay X pull of the weights towards zero        [0.0005]
   --nesterov       look ahead along the velocity
@@ -70,8 +70,8 @@ impl Default for Options {
             data: "data/mnist".into(),
             net: "article".into(),
             epochs: 30,
-            batch: 64,
-            lr: 0.05,
+            batch: 32,
+            lr: 0.02,
             momentum: 0.9,
             weight_decay: 5e-4,
             nesterov: false,
