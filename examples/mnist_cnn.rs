@@ -81,6 +81,9 @@ impl Default for Options {
     }
 }
 
+/// A setting given on the command line.
+type Change = Box<dyn Fn(&mut Options)>;
+
 /// What is asked of this process only.
 #[derive(Default)]
 struct Invocation {
@@ -91,7 +94,7 @@ struct Invocation {
     json: bool,
     help: bool,
     /// Changes the settings as the command line says.
-    given: Vec<Box<dyn Fn(&mut Options)>>,
+    given: Vec<Change>,
 }
 
 fn parse_arguments() -> Result<Invocation, lexopt::Error> {

@@ -6,7 +6,7 @@
 //! and twice: alone, where each gradient is written, and with its operands used by a second copy
 //! of the operation, where gradients must add up.
 //!
-//! Each comparison states its tolerance: two or three times the largest error that has been seen,
+//! Each comparison states its tolerance: a few times the largest error that has been seen,
 //! most of it the unavoidable rounding of f32 (6e-8 per operation).
 //!
 //! Dropout is not here: its random mask is the engine's own.

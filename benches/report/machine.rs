@@ -1,0 +1,106 @@
+//! What this machine can do at best: the limits that the workloads are held against.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use ferrotape_kernels::isa::Isa;
+use ferrotape_kernels::simd::{Simd, SimdKernel};
+
+/// Multiply-adds in twelve independent chains: enough to hide the latency of two FMA units.
+struct FmaChains {
+    rounds: usize,
+}
+
+impl SimdKernel for FmaChains {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let (scale, shift) = (s.splat(black_box(0.999_999)), s.splat(black_box(1e-6)));
+        let mut chains = [s.splat(1.0); 12];
+        for _ in 0..self.rounds {
+            for chain in &mut chains {
+                *chain = s.fma(*chain, scale, shift);
+            }
+        }
+        let mut sum = s.zero();
+        for chain in chains {
+            sum = s.add(sum, chain);
+        }
+        s.reduce_sum(sum)
+    }
+}
+
+struct Lanes;
+
+impl SimdKernel for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::LANES
+    }
+}
+
+/// The median speed of `threads` threads doing nothing but FMA, in GFLOP/s.
+pub(crate) fn fma_peak(threads: usize, seconds: f64) -> f64 {
+    let rounds = 200_000;
+    let isa = Isa::current();
+    let flops = (threads * rounds * 12 * 2 * isa.dispatch(Lanes)) as f64;
+    flops / median_time(threads, seconds, || _ = black_box(isa.dispatch(FmaChains { rounds })))
+        * 1e-9
+}
+
+/// Memory bandwidths of `threads` threads together, in GB/s: reading, copying, and updating two
+/// arrays in place while reading a third, as SGD with momentum does.
+pub(crate) fn bandwidth(threads: usize, seconds: f64, test: bool) -> [(&'static str, f64); 3] {
+    let len = if test { 1 << 12 } else { (32 << 20) / threads };
+    let bytes = |streams: usize| (threads * len * 4 * streams) as f64;
+    let arrays = || [1.0f32, 2.0, 3.0].map(|x| vec![x; len]);
+    let per_thread: Vec<_> = (0..threads).map(|_| std::sync::Mutex::new(arrays())).collect();
+    let run = |streams: usize, f: fn(&mut [Vec<f32>; 3])| {
+        let time = median_time(threads, seconds, || {
+            let index = rayon::current_thread_index().expect("inside the pool");
+            f(&mut per_thread[index].lock().expect("no thread panics"));
+        });
+        bytes(streams) / time * 1e-9
+    };
+    [
+        ("read", run(1, |[a, ..]| _ = black_box(sum(a)))),
+        ("copy", run(2, |[a, b, _]| b.copy_from_slice(black_box(a)))),
+        (
+            "update",
+            run(5, |[w, v, g]| {
+                for ((w, v), g) in w.iter_mut().zip(v).zip(black_box(g).iter()) {
+                    *v = 0.9 * *v + g;
+                    *w -= 1e-9 * *v;
+                }
+            }),
+        ),
+    ]
+}
+
+/// A sum in 32 chains, so that it waits for memory and not for additions.
+fn sum(x: &[f32]) -> f32 {
+    let mut sums = [0.0; 32];
+    for chunk in x.chunks_exact(32) {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += x;
+        }
+    }
+    sums.iter().sum()
+}
+
+/// The median time of `f` run by all of `threads` threads at once.
+fn median_time(threads: usize, seconds: f64, f: impl Fn() + Sync) -> f64 {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    pool.broadcast(|_| f());
+    let (mut times, begun) = (Vec::new(), Instant::now());
+    while times.len() < 5 || begun.elapsed().as_secs_f64() < seconds {
+        let started = Instant::now();
+        pool.broadcast(|_| f());
+        times.push(started.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}

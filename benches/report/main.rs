@@ -1,0 +1,383 @@
+//! The performance report: this machine's limits, then every workload as a fraction of them, and
+//! beside other frameworks' figures.
+//!
+//! ```text
+//! cargo bench --bench report                                  everything, as a table
+//! cargo bench --bench report -- W2 --name C --threads 2       one workload, row and thread count
+//! cargo bench --bench report -- --json                        one JSON object per row
+//! cargo bench --bench report -- --vs FILE                     a peer's JSON rows beside ours
+//! ```
+//!
+//! | workload | what |
+//! |---|---|
+//! | W1 | matrix products |
+//! | W2 | convolutions: forward, gradient by input, gradient by weights |
+//! | W3 | pooling, ReLU, cross-entropy, SGD |
+//! | W4 | whole training steps; each in a process of its own, for its peak memory |
+//! | W5 | inference on one image |
+//!
+//! Each result is compared with its naive twin before it is timed. Times are medians; compare
+//! rows of one run only, since absolute times drift.
+
+mod machine;
+mod rows;
+#[path = "../workloads/mod.rs"]
+mod workloads;
+
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+
+use ferrotape_kernels::pool2d::{self, Pool2dDims};
+use ferrotape_kernels::sgd::{self, SgdStep};
+use ferrotape_kernels::{Write, elementwise, softmax};
+
+use rows::{Peers, Row, Timing};
+use workloads::{CONV_OPS, ConvData, GEMMS, GemmData, Network, SGD_LEN, STEPS, convs, random};
+
+/// What the command line asks for.
+struct Options {
+    workloads: Vec<String>,
+    name: Option<String>,
+    op: Option<String>,
+    threads: Vec<usize>,
+    json: bool,
+    peers: Peers,
+    /// Run everything once, briefly: `cargo bench -- --test`.
+    test: bool,
+    /// This process was started by the report to run one row.
+    child: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match parse() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("report: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    Report { options, peak: [0.0; 2] }.run();
+    ExitCode::SUCCESS
+}
+
+fn parse() -> Result<Options, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut options = Options {
+        workloads: Vec::new(),
+        name: None,
+        op: None,
+        threads: Vec::new(),
+        json: false,
+        peers: Peers::default(),
+        test: false,
+        child: false,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Value(workload) => options.workloads.push(workload.string()?.to_uppercase()),
+            Long("name") => options.name = Some(parser.value()?.string()?),
+            Long("op") => options.op = Some(parser.value()?.string()?),
+            Long("threads") => options.threads.push(parser.value()?.parse()?),
+            Long("json") => options.json = true,
+            Long("vs") => options.peers = Peers::read(parser.value()?.as_ref())?,
+            Long("test") => options.test = true,
+            Long("child") => options.child = true,
+            Long("bench") => {} // cargo says so
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    if options.threads.is_empty() {
+        options.threads = vec![1, 2];
+    }
+    Ok(options)
+}
+
+struct Report {
+    options: Options,
+    /// GFLOP/s of one and of two threads.
+    peak: [f64; 2],
+}
+
+impl Report {
+    fn run(&mut self) {
+        if self.options.child {
+            return self.workloads();
+        }
+        let before = self.machine();
+        if !self.options.json {
+            println!("{}", rows::HEADER);
+        }
+        self.workloads();
+        let after = machine::fma_peak(1, self.seconds());
+        let drift = after / before - 1.0;
+        if drift.abs() > 0.05 {
+            eprintln!(
+                "the machine's own speed drifted by {:+.1}% during this run: compare with care",
+                100.0 * drift
+            );
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        if self.options.test { 0.001 } else { 0.5 }
+    }
+
+    /// Measures and prints the machine's limits; returns the peak of one thread.
+    fn machine(&mut self) -> f64 {
+        let seconds = self.seconds();
+        self.peak = [1, 2].map(|threads| machine::fma_peak(threads, seconds));
+        for threads in [1, 2] {
+            let gf = self.peak[threads - 1];
+            let limits = machine::bandwidth(threads, seconds, self.options.test);
+            if self.options.json {
+                println!(r#"{{"wl":"peak","op":"fma","thr":{threads},"gf":{gf:.1}}}"#);
+                for (name, gbs) in limits {
+                    println!(r#"{{"wl":"peak","op":"{name}","thr":{threads},"gbs":{gbs:.1}}}"#);
+                }
+            } else {
+                print!("{threads} thread(s): FMA {gf:.1} GFLOP/s");
+                for (name, gbs) in limits {
+                    print!(", {name} {gbs:.1} GB/s");
+                }
+                println!();
+            }
+        }
+        self.peak[0]
+    }
+
+    fn workloads(&mut self) {
+        for threads in self.options.threads.clone() {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.expect("threads can be started").install(|| {
+                self.w1(threads);
+                self.w2(threads);
+                self.w3(threads);
+                self.w4(threads);
+                self.w5(threads);
+            });
+        }
+    }
+
+    fn wanted(&self, workload: &str, name: &str, op: &str) -> bool {
+        let Options { workloads, name: only_name, op: only_op, .. } = &self.options;
+        (workloads.is_empty() || workloads.iter().any(|w| w == workload))
+            && only_name.as_deref().is_none_or(|only| only == name)
+            && only_op.as_deref().is_none_or(|only| only == op)
+    }
+
+    fn time(&self, f: impl FnMut()) -> Timing {
+        Timing::of(if self.options.test { 0.0 } else { 0.35 }, f)
+    }
+
+    fn print(&self, row: &Row) {
+        if self.options.json {
+            println!("{}", row.json());
+        } else {
+            let peak = self.peak[row.threads.clamp(1, 2) - 1];
+            println!("{}", row.table_line(peak, self.options.peers.best(row)));
+        }
+    }
+
+    fn w1(&self, threads: usize) {
+        for size in GEMMS {
+            let name = format!("{}x{}x{}", size.0, size.1, size.2);
+            if self.wanted("W1", &name, "gemm") {
+                let mut data = GemmData::new(size);
+                data.check();
+                let timing = self.time(|| data.run());
+                self.print(&Row::new("W1", &name, "gemm", threads, timing).flops(data.flops()));
+            }
+        }
+    }
+
+    fn w2(&self, threads: usize) {
+        for (name, dims) in convs() {
+            if ![&CONV_OPS[..], &["fwd+bwd"]].concat().iter().any(|op| self.wanted("W2", name, op))
+            {
+                continue;
+            }
+            ConvData::check(name, dims);
+            let mut data = ConvData::new(dims);
+            let flops = data.flops();
+            for op in CONV_OPS.into_iter().filter(|op| self.wanted("W2", name, op)) {
+                let timing = self.time(|| data.run(op));
+                self.print(&Row::new("W2", name, op, threads, timing).flops(flops));
+            }
+            if self.wanted("W2", name, "fwd+bwd") {
+                let timing = self.time(|| CONV_OPS.iter().for_each(|op| data.run(op)));
+                self.print(&Row::new("W2", name, "fwd+bwd", threads, timing).flops(3.0 * flops));
+            }
+        }
+    }
+
+    fn w3(&self, threads: usize) {
+        self.pooling(threads);
+        self.relu(threads);
+        self.cross_entropy(threads);
+        self.sgd(threads);
+    }
+
+    fn pooling(&self, threads: usize) {
+        let d = Pool2dDims {
+            n: 64,
+            c: 64,
+            h: 32,
+            w: 32,
+            kernel: [2, 2],
+            stride: [2, 2],
+            padding: [0, 0],
+        };
+        let len = d.n * d.c * d.h * d.w;
+        let (x, dy) = (random(len, 1), random(len / 4, 2));
+        let (mut y, mut codes, mut dx) = (vec![0.0; len / 4], vec![0; len / 4], random(len, 3));
+        for name in ["maxpool2x2", "avgpool2x2"] {
+            let mut forward = |y: &mut [f32]| match name {
+                "maxpool2x2" => pool2d::max_forward(y, Some(&mut codes), black_box(&x), &d),
+                _ => pool2d::avg_forward(y, black_box(&x), &d),
+            };
+            if self.wanted("W3", name, "fwd") {
+                let timing = self.time(|| forward(&mut y));
+                self.print(&Row::new("W3", name, "fwd", threads, timing).bytes(5 * len));
+            }
+            if self.wanted("W3", name, "fwd+bwd") {
+                let timing = self.time(|| match name {
+                    "maxpool2x2" => {
+                        pool2d::max_forward(&mut y, Some(&mut codes), black_box(&x), &d);
+                        pool2d::max_backward(&mut dx, Write::Set, &dy, &codes, &d);
+                    }
+                    _ => {
+                        pool2d::avg_forward(&mut y, black_box(&x), &d);
+                        pool2d::avg_backward(&mut dx, Write::Set, &dy, &d);
+                    }
+                });
+                self.print(&Row::new("W3", name, "fwd+bwd", threads, timing).bytes(10 * len));
+            }
+        }
+    }
+
+    fn relu(&self, threads: usize) {
+        let len = if self.options.test { 1 << 16 } else { 16 << 20 };
+        let ops = ["fwd", "fwd+bwd"].map(|op| self.wanted("W3", "relu16M", op));
+        if ops == [false; 2] {
+            return;
+        }
+        let (x, dy) = (random(len, 1), random(len, 2));
+        let (mut y, mut dx) = (random(len, 3), random(len, 4));
+        if ops[0] {
+            let timing = self.time(|| elementwise::relu_forward(&mut y, black_box(&x)));
+            self.print(&Row::new("W3", "relu16M", "fwd", threads, timing).bytes(8 * len));
+        }
+        if ops[1] {
+            let timing = self.time(|| {
+                elementwise::relu_forward(&mut y, black_box(&x));
+                elementwise::relu_backward(&mut dx, Write::Set, &dy, &y);
+            });
+            self.print(&Row::new("W3", "relu16M", "fwd+bwd", threads, timing).bytes(20 * len));
+        }
+    }
+
+    fn cross_entropy(&self, threads: usize) {
+        for classes in [10, 1000] {
+            let name = format!("xent128x{classes}");
+            if !self.wanted("W3", &name, "fwd+bwd") {
+                continue;
+            }
+            let rows = 128;
+            let logits = random(rows * classes, 1);
+            let targets: Vec<usize> = (0..rows).map(|row| row * 31 % classes).collect();
+            let scale = vec![1.0 / rows as f32; rows];
+            let (mut losses, mut log_probs) = (vec![0.0; rows], vec![0.0; rows * classes]);
+            let mut dlogits = vec![0.0; rows * classes];
+            let timing = self.time(|| {
+                let logits = black_box(&logits);
+                softmax::cross_entropy_forward(
+                    &mut losses,
+                    &mut log_probs,
+                    logits,
+                    &targets,
+                    0.0,
+                    rows,
+                    classes,
+                );
+                softmax::cross_entropy_backward(
+                    &mut dlogits,
+                    Write::Set,
+                    &scale,
+                    &log_probs,
+                    &targets,
+                    0.0,
+                    rows,
+                    classes,
+                );
+            });
+            self.print(&Row::new("W3", &name, "fwd+bwd", threads, timing));
+        }
+    }
+
+    fn sgd(&self, threads: usize) {
+        if !self.wanted("W3", "sgd_mom_11M", "step") {
+            return;
+        }
+        let settings = SgdStep {
+            lr: 1e-5,
+            momentum: 0.9,
+            dampening: 0.0,
+            weight_decay: 0.0,
+            nesterov: false,
+            first: false,
+        };
+        let (mut w, mut v, g) = (random(SGD_LEN, 1), random(SGD_LEN, 2), random(SGD_LEN, 3));
+        let timing = self.time(|| sgd::step(&mut w, &mut v, black_box(&g), &settings));
+        self.print(&Row::new("W3", "sgd_mom_11M", "step", threads, timing).bytes(20 * SGD_LEN));
+    }
+
+    fn w4(&self, threads: usize) {
+        for (net, batch) in STEPS {
+            let name = format!("{net}-b{batch}");
+            if !self.wanted("W4", &name, "trainstep") {
+                continue;
+            }
+            let row = self.in_own_process("W4", &name, threads, || {
+                if self.options.test {
+                    Network::check(net, batch);
+                }
+                let mut network = Network::new(net, batch);
+                Row::new("W4", &name, "trainstep", threads, self.time(|| _ = network.train_step()))
+            });
+            self.print(&row.images(batch));
+        }
+    }
+
+    fn w5(&self, threads: usize) {
+        if self.wanted("W5", "seednet-b1", "infer") {
+            let row = self.in_own_process("W5", "seednet-b1", threads, || {
+                let mut network = Network::new("seednet", 1);
+                Row::new("W5", "seednet-b1", "infer", threads, self.time(|| _ = network.infer()))
+            });
+            self.print(&row.images(1));
+        }
+    }
+
+    /// Runs one row in a process of its own, so that its peak memory is that of the row.
+    fn in_own_process(
+        &self,
+        workload: &str,
+        name: &str,
+        threads: usize,
+        measure: impl FnOnce() -> Row,
+    ) -> Row {
+        if self.options.child || self.options.test {
+            return measure().memory();
+        }
+        let threads = threads.to_string();
+        let output = Command::new(std::env::current_exe().expect("a process has a path"))
+            .args([workload, "--name", name, "--threads", &threads, "--json", "--child"])
+            .output()
+            .expect("the report can start itself");
+        let text = String::from_utf8_lossy(&output.stdout);
+        Row::from_json(text.trim()).unwrap_or_else(|| {
+            panic!("{workload} {name}: {}", String::from_utf8_lossy(&output.stderr))
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! Timing, and one row of the report: as JSON in the schema that the peers' scripts write, and as
+//! a line of a table.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+/// The columns of [`Row::table_line`].
+pub(crate) const HEADER: &str = "workload         name op            threads       median   GFLOP/s  % of peak      GB/s  MB   vs best peer";
+
+/// Repetitions of one measurement, in seconds, sorted.
+pub(crate) struct Timing(Vec<f64>);
+
+impl Timing {
+    /// Repeats `f` for at least `seconds` and seven times, after a warm-up; once or twice if
+    /// `seconds` is zero.
+    pub(crate) fn of(seconds: f64, mut f: impl FnMut()) -> Self {
+        let least = if seconds > 0.0 { 7 } else { 1 };
+        let warm_up = Instant::now();
+        f();
+        while warm_up.elapsed().as_secs_f64() < 0.2 * seconds {
+            f();
+        }
+        let (mut times, begun) = (Vec::new(), Instant::now());
+        while times.len() < least || begun.elapsed().as_secs_f64() < seconds {
+            let started = Instant::now();
+            f();
+            times.push(started.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        Timing(times)
+    }
+}
+
+/// One measured row.
+pub(crate) struct Row {
+    pub(crate) workload: String,
+    pub(crate) name: String,
+    pub(crate) op: String,
+    pub(crate) threads: usize,
+    median: f64,
+    min: f64,
+    max: f64,
+    repetitions: usize,
+    /// GFLOP/s, two FLOPs per multiply-add of the direct algorithm.
+    gflops: Option<f64>,
+    /// GB/s of the least traffic that the operation needs.
+    gbytes: Option<f64>,
+    images_per_second: Option<f64>,
+    /// Peak memory of the process.
+    rss_mb: Option<f64>,
+}
+
+impl Row {
+    pub(crate) fn new(
+        workload: &str,
+        name: &str,
+        op: &str,
+        threads: usize,
+        timing: Timing,
+    ) -> Self {
+        let Timing(times) = timing;
+        Row {
+            workload: workload.into(),
+            name: name.into(),
+            op: op.into(),
+            threads,
+            median: times[times.len() / 2],
+            min: times[0],
+            max: times[times.len() - 1],
+            repetitions: times.len(),
+            gflops: None,
+            gbytes: None,
+            images_per_second: None,
+            rss_mb: None,
+        }
+    }
+
+    pub(crate) fn flops(mut self, flops: f64) -> Self {
+        self.gflops = Some(flops / self.median * 1e-9);
+        self
+    }
+
+    pub(crate) fn bytes(mut self, bytes: usize) -> Self {
+        self.gbytes = Some(bytes as f64 / self.median * 1e-9);
+        self
+    }
+
+    pub(crate) fn images(mut self, images: usize) -> Self {
+        self.images_per_second = Some(images as f64 / self.median);
+        self
+    }
+
+    /// Notes this process's peak memory, where the system tells it.
+    pub(crate) fn memory(mut self) -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.and_then(|peak| peak.trim().split(' ').next()?.parse::<f64>().ok());
+        self.rss_mb = kilobytes.map(|kb| kb / 1024.0);
+        self
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let mut row = json!({
+            "fw": "ferrotape",
+            "wl": self.workload,
+            "name": self.name,
+            "op": self.op,
+            "thr": self.threads,
+            "med": self.median,
+            "min": self.min,
+            "max": self.max,
+            "n": self.repetitions,
+        });
+        let optional = [
+            ("gf", self.gflops),
+            ("gbs", self.gbytes),
+            ("ips", self.images_per_second),
+            ("rss", self.rss_mb),
+        ];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                row[key] = value.into();
+            }
+        }
+        row
+    }
+
+    /// A row that another process printed.
+    pub(crate) fn from_json(text: &str) -> Option<Row> {
+        let row: Value = serde_json::from_str(text).ok()?;
+        Some(Row {
+            workload: row["wl"].as_str()?.into(),
+            name: row["name"].as_str()?.into(),
+            op: row["op"].as_str()?.into(),
+            threads: row["thr"].as_u64()? as usize,
+            median: row["med"].as_f64()?,
+            min: row["min"].as_f64()?,
+            max: row["max"].as_f64()?,
+            repetitions: row["n"].as_u64()? as usize,
+            gflops: row["gf"].as_f64(),
+            gbytes: row["gbs"].as_f64(),
+            images_per_second: row["ips"].as_f64(),
+            rss_mb: row["rss"].as_f64(),
+        })
+    }
+
+    pub(crate) fn table_line(&self, peak: f64, best_peer: Option<(&str, f64)>) -> String {
+        let number =
+            |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.1}"));
+        let percent = self.gflops.map_or(String::new(), |gf| format!("{:.0}%", 100.0 * gf / peak));
+        let peer = best_peer
+            .map_or(String::new(), |(peer, median)| format!("{:.2}x {peer}", median / self.median));
+        let Row { workload, name, op, threads, .. } = self;
+        format!(
+            "{workload:<8} {name:>12} {op:<12} {threads:>8} {:>9.1} us {:>9} {percent:>10} {:>9} {:>3} {peer}",
+            1e6 * self.median,
+            number(self.gflops),
+            number(self.gbytes),
+            self.rss_mb.map_or(String::new(), |mb| format!("{mb:.0}")),
+        )
+    }
+}
+
+/// Other frameworks' rows.
+#[derive(Default)]
+pub(crate) struct Peers(Vec<Value>);
+
+impl Peers {
+    /// Reads JSON lines as the peers' scripts write them.
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let parse = |line: &str| {
+            serde_json::from_str(line).map_err(|e| format!("{}: {e}: {line}", path.display()))
+        };
+        text.lines().filter(|line| !line.is_empty()).map(parse).collect::<Result<_, _>>().map(Peers)
+    }
+
+    /// The fastest peer on a row, and its median.
+    pub(crate) fn best(&self, row: &Row) -> Option<(&str, f64)> {
+        let same = self.0.iter().filter(|peer| {
+            peer["wl"] == row.workload
+                && peer["name"] == row.name
+                && peer["op"] == row.op
+                && peer["thr"] == row.threads
+        });
+        same.filter_map(|peer| Some((peer["fw"].as_str()?, peer["med"].as_f64()?)))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+}

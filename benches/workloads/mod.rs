@@ -1,0 +1,303 @@
+//! What is measured: shapes, networks and data, the same for every bench, and the checks that come
+//! before the clock starts. The names are those of the peers' scripts.
+
+// Each bench uses its part of this module.
+#![allow(dead_code)]
+
+use ferrotape::nn::{Layer, Module, Sequential};
+use ferrotape::optim::Sgd;
+use ferrotape::rng::{Purpose, Stream};
+use ferrotape::{Graph, Params, Tape, Tensor};
+use ferrotape_kernels::Write;
+use ferrotape_kernels::conv2d::{self, Conv2dDims};
+use ferrotape_kernels::gemm::{Mat, gemm};
+use ferrotape_kernels::reference;
+
+/// `m x k x n` of the matrix products.
+pub(crate) const GEMMS: [(usize, usize, usize); 12] = [
+    (32, 32, 32),
+    (64, 64, 64),
+    (128, 128, 128),
+    (256, 256, 256),
+    (512, 512, 512),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+    (64, 784, 128),
+    (128, 512, 512),
+    (10, 84, 64),
+    (64, 1176, 120),
+    (10, 84, 1),
+];
+
+/// The convolutions A to L.
+pub(crate) fn convs() -> Vec<(&'static str, Conv2dDims)> {
+    let conv = |n, c, (h, w), o, k, stride, padding, groups| Conv2dDims {
+        n,
+        c,
+        h,
+        w,
+        o,
+        kernel: [k; 2],
+        stride: [stride; 2],
+        padding: [padding; 2],
+        dilation: [1; 2],
+        groups,
+    };
+    vec![
+        ("A", conv(64, 3, (32, 32), 6, 5, 1, 0, 1)),
+        ("B", conv(64, 1, (28, 28), 32, 3, 1, 1, 1)),
+        ("C", conv(32, 64, (56, 56), 64, 3, 1, 1, 1)),
+        ("D", conv(32, 128, (28, 28), 128, 3, 1, 1, 1)),
+        ("E", conv(32, 256, (14, 14), 256, 3, 1, 1, 1)),
+        ("F", conv(32, 512, (7, 7), 512, 3, 1, 1, 1)),
+        ("G", conv(32, 64, (56, 56), 256, 1, 1, 0, 1)),
+        ("H", conv(8, 3, (224, 224), 64, 7, 2, 3, 1)),
+        ("I", conv(32, 128, (28, 28), 128, 3, 2, 1, 1)),
+        ("J", conv(32, 128, (28, 28), 128, 3, 1, 1, 128)),
+        ("K", conv(64, 32, (14, 14), 64, 3, 1, 1, 1)),
+        ("L", conv(64, 6, (14, 14), 16, 5, 1, 0, 1)),
+    ]
+}
+
+/// The directions of a convolution.
+pub(crate) const CONV_OPS: [&str; 3] = ["fwd", "bwd_data", "bwd_weight"];
+
+/// Networks and batch sizes of the training steps; `seednet` is the article's network on 32 x 32
+/// colour images.
+pub(crate) const STEPS: [(&str, usize); 6] = [
+    ("seednet", 1),
+    ("seednet", 4),
+    ("seednet", 32),
+    ("seednet", 128),
+    ("lenet", 64),
+    ("mlp", 128),
+];
+
+/// Uniform on `[-0.5, 0.5)`.
+pub(crate) fn random(len: usize, seed: u64) -> Vec<f32> {
+    let mut stream = Stream::new(seed, Purpose::User(2), 0, 0);
+    (0..len).map(|_| stream.uniform(-0.5, 0.5)).collect()
+}
+
+/// A convolution, its operands, and memory for its results, all of it touched before the clock starts.
+pub(crate) struct ConvData {
+    pub(crate) dims: Conv2dDims,
+    pub(crate) x: Vec<f32>,
+    pub(crate) w: Vec<f32>,
+    pub(crate) y: Vec<f32>,
+    pub(crate) dy: Vec<f32>,
+    pub(crate) dx: Vec<f32>,
+    pub(crate) dw: Vec<f32>,
+}
+
+impl ConvData {
+    pub(crate) fn new(dims: Conv2dDims) -> Self {
+        ConvData {
+            x: random(dims.x_len(), 1),
+            w: random(dims.w_len(), 2),
+            dy: random(dims.y_len(), 3),
+            y: random(dims.y_len(), 4),
+            dx: random(dims.x_len(), 5),
+            dw: random(dims.w_len(), 6),
+            dims,
+        }
+    }
+
+    /// Floating-point operations of one direction: two per multiply-add of the direct algorithm.
+    pub(crate) fn flops(&self) -> f64 {
+        let taps = self.dims.c / self.dims.groups * self.dims.kernel[0] * self.dims.kernel[1];
+        2.0 * (self.dims.y_len() * taps) as f64
+    }
+
+    pub(crate) fn run(&mut self, op: &str) {
+        let ConvData { dims, x, w, y, dy, dx, dw } = self;
+        match op {
+            "fwd" => conv2d::forward(y, x, w, None, dims),
+            "bwd_data" => conv2d::backward_input(dx, Write::Set, dy, w, dims),
+            "bwd_weight" => conv2d::backward_weight(dw, Write::Set, dy, x, dims),
+            _ => unreachable!("no convolution direction {op}"),
+        }
+    }
+
+    /// Compares all directions with the naive twin, on one image of the same shape.
+    pub(crate) fn check(name: &str, dims: Conv2dDims) {
+        let mut data = ConvData::new(Conv2dDims { n: 1, ..dims });
+        let d = data.dims;
+        let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| f64::from(x)).collect() };
+        let (x, w, dy) = (wide(&data.x), wide(&data.w), wide(&data.dy));
+        for op in CONV_OPS {
+            data.run(op);
+            let (got, want) = match op {
+                "fwd" => {
+                    let mut y = vec![0.0; d.y_len()];
+                    reference::conv2d::forward(&mut y, &x, &w, None, &d);
+                    (&data.y, y)
+                }
+                "bwd_data" => {
+                    let mut dx = vec![0.0; d.x_len()];
+                    reference::conv2d::backward_input(&mut dx, &dy, &w, &d);
+                    (&data.dx, dx)
+                }
+                _ => {
+                    let mut dw = vec![0.0; d.w_len()];
+                    reference::conv2d::backward_weight(&mut dw, &dy, &x, &d);
+                    (&data.dw, dw)
+                }
+            };
+            assert_close(&format!("{name} {op}"), got, &want);
+        }
+    }
+}
+
+/// Fails unless the largest error is below 1e-5 of the largest value: enough to tell a wrong
+/// kernel from rounding; the tests have the exact bounds.
+pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f64]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let scale = want.iter().fold(1e-3, |scale: f64, x| scale.max(x.abs()));
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(got) - want).abs();
+        assert!(error <= 1e-5 * scale, "{what}: element {i} is {got}, the naive twin has {want}");
+    }
+}
+
+/// A matrix product and its operands.
+pub(crate) struct GemmData {
+    pub(crate) size: (usize, usize, usize),
+    a: Vec<f32>,
+    b: Vec<f32>,
+    c: Vec<f32>,
+}
+
+impl GemmData {
+    pub(crate) fn new(size: (usize, usize, usize)) -> Self {
+        let (m, k, n) = size;
+        GemmData { size, a: random(m * k, 1), b: random(k * n, 2), c: random(m * n, 3) }
+    }
+
+    pub(crate) fn flops(&self) -> f64 {
+        let (m, k, n) = self.size;
+        2.0 * (m * k * n) as f64
+    }
+
+    pub(crate) fn run(&mut self) {
+        let (m, k, n) = self.size;
+        gemm(&mut self.c, Write::Set, Mat::row_major(&self.a, m, k), Mat::row_major(&self.b, k, n));
+    }
+
+    /// Compares some rows of the product with the naive twin.
+    pub(crate) fn check(&mut self) {
+        let (m, k, n) = self.size;
+        self.run();
+        let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| f64::from(x)).collect() };
+        let b = wide(&self.b);
+        for row in (0..m).step_by(m.div_ceil(8)) {
+            let mut want = vec![0.0; n];
+            reference::gemm::gemm(&mut want, &wide(&self.a[row * k..][..k]), &b, (1, k, n));
+            assert_close(&format!("gemm {m}x{k}x{n} row {row}"), &self.c[row * n..][..n], &want);
+        }
+    }
+}
+
+fn layers(net: &str) -> (Vec<Layer>, Vec<usize>) {
+    match net {
+        "seednet" => (
+            vec![
+                Layer::conv2d(3, 6, 5),
+                Layer::Relu,
+                Layer::max_pool2d(2, 2),
+                Layer::Flatten,
+                Layer::linear(6 * 14 * 14, 120),
+                Layer::Relu,
+                Layer::linear(120, 84),
+                Layer::Relu,
+                Layer::linear(84, 10),
+            ],
+            vec![3, 32, 32],
+        ),
+        "lenet" => (
+            vec![
+                Layer::conv2d_same(1, 32, 3),
+                Layer::Relu,
+                Layer::max_pool2d(2, 2),
+                Layer::conv2d_same(32, 64, 3),
+                Layer::Relu,
+                Layer::max_pool2d(2, 2),
+                Layer::Flatten,
+                Layer::linear(64 * 7 * 7, 128),
+                Layer::Relu,
+                Layer::linear(128, 10),
+            ],
+            vec![1, 28, 28],
+        ),
+        "mlp" => (
+            vec![
+                Layer::linear(784, 512),
+                Layer::Relu,
+                Layer::linear(512, 512),
+                Layer::Relu,
+                Layer::linear(512, 10),
+            ],
+            vec![784],
+        ),
+        _ => unreachable!("no network {net}"),
+    }
+}
+
+/// A network, an optimizer and a batch: everything for a training step or an inference.
+pub(crate) struct Network {
+    model: Sequential,
+    params: Params,
+    sgd: Sgd,
+    tape: Tape,
+    input: Tensor,
+    labels: Vec<usize>,
+}
+
+impl Network {
+    pub(crate) fn new(net: &str, batch: usize) -> Self {
+        let (layers, shape) = layers(net);
+        let mut params = Params::new(0);
+        let model = Sequential::new(&mut params, layers);
+        let shape = [&[batch], &shape[..]].concat();
+        Network {
+            model,
+            params,
+            sgd: Sgd::new(1e-3).momentum(0.9),
+            tape: Tape::new(),
+            input: Tensor::from_vec(random(shape.iter().product(), 1), shape.as_slice()),
+            labels: (0..batch).map(|i| i * 7 % 10).collect(),
+        }
+    }
+
+    /// Forward, loss, backward, update; gives the loss.
+    pub(crate) fn train_step(&mut self) -> f32 {
+        let mut g = Graph::new(&mut self.tape, &self.params);
+        let x = g.input(&self.input);
+        let logits = self.model.forward(&mut g, x);
+        let loss = g.cross_entropy(logits, &self.labels);
+        let value = g.item(loss);
+        let gradients = g.backward(loss);
+        self.sgd.step(&mut self.params, &gradients);
+        value
+    }
+
+    /// The forward pass; gives the first score.
+    pub(crate) fn infer(&mut self) -> f32 {
+        let mut g = Graph::eval(&mut self.tape, &self.params);
+        let x = g.input(&self.input);
+        let logits = self.model.forward(&mut g, x);
+        g.value(logits)[0]
+    }
+
+    /// Fails unless training lowers the loss, which begins near that of guessing.
+    pub(crate) fn check(net: &str, batch: usize) {
+        let mut network = Network::new(net, batch);
+        network.sgd = Sgd::new(0.05).momentum(0.9);
+        let first = network.train_step();
+        let last = (0..30).map(|_| network.train_step()).last().expect("30 steps");
+        assert!((first - 10f32.ln()).abs() < 0.5 && last < 0.7 * first, "{net}: {first} -> {last}");
+    }
+}
+
+/// Parameters of a ResNet-18 for small images, about 11 million: what the update is timed on.
+pub(crate) const SGD_LEN: usize = 11_173_962;
