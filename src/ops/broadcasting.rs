@@ -59,3 +59,20 @@ pub(crate) fn reduced_grad(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::broadcast_shape;
+    use crate::tensor::Shape;
+
+    #[test]
+    fn shapes_align_at_the_last_dimension() {
+        let broadcast = |a: &[usize], b: &[usize]| broadcast_shape(Shape::new(a), Shape::new(b));
+        assert_eq!(broadcast(&[2, 1, 4], &[3, 1]), Ok([2, 3, 4].into()));
+        assert_eq!(broadcast(&[], &[0, 5]), Ok([0, 5].into()));
+        assert_eq!(broadcast(&[1], &[0]), Ok([0].into()), "even to nothing");
+        let error = Err("cannot broadcast: lengths 3 and 2 differ".into());
+        assert_eq!(broadcast(&[2, 3], &[2, 2]), error);
+        assert!(broadcast(&[2, 3], &[2]).is_err(), "not at the first");
+    }
+}

@@ -142,7 +142,7 @@ impl Op for Conv2d {
 #[cfg(test)]
 mod tests {
     use super::Conv2dOptions;
-    use crate::ops::testing::uniform;
+    use crate::ops::testing::{shape_error, uniform};
     use crate::tape::gradcheck;
 
     #[test]
@@ -166,5 +166,23 @@ mod tests {
             gradcheck(&inputs, |g, v| g.conv2d(v[0], v[1], Some(v[2]), options)).unwrap();
             gradcheck(&inputs[..2], |g, v| g.conv2d(v[0], v[1], None, options)).unwrap();
         }
+    }
+
+    #[test]
+    fn shape_errors_say_what_was_expected() {
+        let error = |shapes: [&[usize]; 3], options: Conv2dOptions| {
+            shape_error(&shapes, |g, v| g.conv2d(v[0], v[1], Some(v[2]), options))
+        };
+        let (x, w, b) = (&[2, 3, 8, 8][..], &[4, 3, 5, 5][..], &[4][..]);
+        let plain = Conv2dOptions::default();
+        assert!(error([&[3, 8, 8], w, b], plain).contains("expected an image [n, c, h, w]"));
+        assert!(error([x, w, &[5]], plain).contains("expected a bias of shape [4]"));
+        assert!(error([&[2, 3, 4, 8], w, b], plain).contains("larger than the padded image"));
+        let channels = error([&[2, 1, 8, 8], w, b], plain);
+        assert!(channels.contains("1 input and 4 output channels do not fit"), "{channels}");
+        let groups = Conv2dOptions { groups: 2, ..plain };
+        assert!(error([x, w, b], groups).contains("with 2 group(s), 3 input"));
+        let no_stride = Conv2dOptions { stride: [1, 0], ..plain };
+        assert!(error([x, w, b], no_stride).contains("must be at least 1"));
     }
 }

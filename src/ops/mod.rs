@@ -5,6 +5,9 @@
 //! is the calculus. Notation: `x` is an operand, `y` the output, `L` the loss, and `dx` stands
 //! for the partial derivative of `L` by `x`, as in the names of the code.
 //!
+//! Files that are not operations hold what several share: `broadcasting`, `dims` (negative ones),
+//! `rows` (softmax along any dimension) and `pool2d` (windows).
+//!
 //! To add an operation, see "Add an op" in `CONTRIBUTING.md`: two new files, two `mod` lines.
 
 mod add;

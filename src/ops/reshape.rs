@@ -38,7 +38,7 @@ impl Graph<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::testing::uniform;
+    use crate::ops::testing::{shape_error, uniform};
     use crate::tape::gradcheck;
 
     #[test]
@@ -50,5 +50,13 @@ mod tests {
             g.add(column, row)
         })
         .unwrap();
+    }
+
+    #[test]
+    fn shape_errors_say_what_was_expected() {
+        let error = shape_error(&[&[2, 3]], |g, x| g.reshape(x[0], [4, 2]));
+        assert_eq!(error, "reshape: cannot become [4, 2] (operands: [2, 3])");
+        let error = shape_error(&[&[]], |g, x| g.flatten(x[0]));
+        assert!(error.contains("a scalar has no batch dimension"), "{error}");
     }
 }
