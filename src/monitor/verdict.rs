@@ -333,10 +333,10 @@ mod tests {
                     metric: metric(),
                     percent: 6.25,
                     alpha: 5.0,
-                    value: 0.53125,
+                    value: 0.5321,
                     best: 0.5,
                 },
-                "valid_loss is 0.5313, which is 6.250% worse than its best, 0.5000 (limit 5%): the \
+                "valid_loss is 0.5321, which is 6.250% worse than its best, 0.5000 (limit 5%): the \
                  model begins to memorise the training data",
             ),
             (
