@@ -84,6 +84,21 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `p` must be valid for writing `LANES` floats.
     unsafe fn store(self, p: *mut f32, v: Self::F32);
 
+    /// Like [`store`](Simd::store), but past the caches where the processor can: for outputs so large that they
+    /// would push everything else out. Call [`fence`](Simd::fence) after the last one.
+    ///
+    /// # Safety
+    /// `p` must be valid for writing `LANES` floats and aligned to the size of a vector.
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: Self::F32) {
+        // SAFETY: the caller promises LANES writable floats.
+        unsafe { self.store(p, v) }
+    }
+
+    /// Makes what was [streamed](Simd::stream) visible to other threads.
+    #[inline(always)]
+    fn fence(self) {}
+
     /// The first `n <= LANES` lanes from `p`, zero in the others.
     ///
     /// # Safety
@@ -295,6 +310,13 @@ mod tests {
                     (vec![1.625; n], vec![e as f32; n])
                 );
             }
+
+            let mut streamed = vec![0.0; 2 * n];
+            let start = streamed.as_ptr().align_offset(size_of::<S::F32>());
+            // SAFETY: aligned, and n floats follow within the 2 n.
+            unsafe { s.stream(streamed[start..start + n].as_mut_ptr(), va) };
+            s.fence();
+            assert_eq!(streamed[start..start + n], a);
 
             let either = s.or(s.gt(va, vb), s.eq(vb, s.splat(b[0])));
             assert_eq!(

@@ -150,6 +150,16 @@ fn arithmetic_is_exact() {
 }
 
 #[test]
+fn outputs_too_large_for_the_caches_are_written_to_the_last_element() {
+    let len = (1 << 23) + 13;
+    let x = random(len, 9);
+    on_every_isa(|| {
+        let y = output(len, |y| neg_forward(y, &x));
+        assert!(x.iter().zip(&y).all(|(x, y)| *y == -x));
+    });
+}
+
+#[test]
 fn thread_count_does_not_change_the_bits() {
     let x = random(200_001, 8);
     same_bits_for_any_thread_count(|| {

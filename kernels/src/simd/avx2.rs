@@ -62,6 +62,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: __m256) {
+        // SAFETY: AVX is there; the caller promises 8 writable floats at an aligned address, and a fence.
+        unsafe { _mm256_stream_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: SSE is there.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> __m256 {
         // SAFETY: AVX is there; lanes at n and beyond are masked off and not touched.
         unsafe { _mm256_maskload_ps(p, self.first(n)) }

@@ -59,6 +59,18 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: __m512) {
+        // SAFETY: AVX-512F is there; the caller promises 16 writable floats at an aligned address, and a fence.
+        unsafe { _mm512_stream_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: SSE is there.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> __m512 {
         // SAFETY: AVX-512F is there; lanes at n and beyond are masked off and not touched.
         unsafe { _mm512_maskz_loadu_ps(self.first(n), p) }
