@@ -7,7 +7,7 @@ mod workloads;
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use ferrotape_kernels::pool2d::{self, Pool2dDims};
 use ferrotape_kernels::sgd::{self, SgdStep};
 use ferrotape_kernels::{Write, elementwise, reference, softmax};
@@ -152,5 +152,13 @@ fn sgd_momentum(c: &mut Criterion) {
     group.bench_function("momentum/11M", |b| b.iter(|| sgd::step(&mut w, &mut v, &g, &settings)));
 }
 
-criterion_group!(benches, gemm, conv2d, pool2d, elementwise, cross_entropy, sgd_momentum);
-criterion_main!(benches);
+fn main() {
+    let mut c = Criterion::default().configure_from_args();
+    gemm(&mut c);
+    conv2d(&mut c);
+    pool2d(&mut c);
+    elementwise(&mut c);
+    cross_entropy(&mut c);
+    sgd_momentum(&mut c);
+    c.final_summary();
+}
