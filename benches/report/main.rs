@@ -219,6 +219,11 @@ impl Report {
     }
 
     fn pooling(&self, threads: usize) {
+        let pools = ["maxpool2x2", "avgpool2x2"];
+        let wanted = |name: &&str| ["fwd", "fwd+bwd"].iter().any(|op| self.wanted("W3", name, op));
+        if !pools.iter().any(|name| wanted(&name)) {
+            return;
+        }
         let d = Pool2dDims {
             n: 64,
             c: 64,
@@ -231,7 +236,7 @@ impl Report {
         let len = d.n * d.c * d.h * d.w;
         let (x, dy) = (random(len, 1), random(len / 4, 2));
         let (mut y, mut codes, mut dx) = (vec![0.0; len / 4], vec![0; len / 4], random(len, 3));
-        for name in ["maxpool2x2", "avgpool2x2"] {
+        for name in pools {
             let mut forward = |y: &mut [f32]| match name {
                 "maxpool2x2" => pool2d::max_forward(y, Some(&mut codes), black_box(&x), &d),
                 _ => pool2d::avg_forward(y, black_box(&x), &d),
