@@ -1,10 +1,10 @@
 //! Elementwise kernels: exact ones exactly, the others within their documented error in units of
 //! the last place, PyTorch's rules for NaN, derivatives against the twin's formulas.
 
-mod util;
+mod common;
 
+use common::*;
 use ferrotape_kernels::{Write, elementwise::*, isa::Isa, reference::elementwise as naive};
-use util::*;
 
 /// Lengths around every vector length.
 const LENGTHS: [usize; 11] = [0, 1, 2, 7, 8, 9, 15, 16, 17, 33, 100];
@@ -19,7 +19,7 @@ fn all_kinds_of_floats() -> Vec<f32> {
 /// Checks a function of one number within `bound` ulp; results below `floor` in size may be lost.
 fn check(name: &str, bound: f64, floor: f64, f: fn(&mut [f32], &[f32]), exact: fn(f64) -> f64) {
     let x = all_kinds_of_floats();
-    on_every_isa(|| {
+    on_every_isa(|_| {
         let y = output(x.len(), |y| f(y, &x));
         let errors = x.iter().zip(&y).map(|(&x, &y)| {
             let expected = exact(f64::from(x));
@@ -47,7 +47,7 @@ fn exp_log_and_their_relatives_keep_their_error_bounds() {
 fn gelu_keeps_its_relative_precision_in_the_tail() {
     // Beyond 4 the portable path loses digits of exp(-x^2/2); the result is tiny there.
     let x: Vec<f32> = random(1 << 18, 2).iter().map(|v| v * 13.0).collect();
-    on_every_isa(|| {
+    on_every_isa(|_| {
         let y = output(x.len(), |y| gelu_forward(y, &x));
         let dy = vec![1.0; x.len()];
         let dx = both_writes(x.len(), |dx, write| gelu_backward(dx, write, &dy, &x));
@@ -77,15 +77,15 @@ fn forward_passes_of_any_length_stay_in_their_buffers() {
         (neg_forward, |x| -x),
         (|y, x| scale(y, x, -1.5), |x| -1.5 * x),
     ];
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (kernel, exact) in cases {
             for len in LENGTHS {
                 let mut x = random(len, len as u64);
                 if len > 4 {
                     x[len - 2] = f32::NAN;
                 }
-                let expected: Vec<_> = wide(&x).into_iter().map(exact).collect();
-                assert_close(&output(len, |y| kernel(y, &x)), &expected, 1e-7, 4e-7);
+                let expected: Vec<_> = f64s(&x).into_iter().map(exact).collect();
+                assert_near(&output(len, |y| kernel(y, &x)), &expected, 1e-7, 4e-7);
             }
         }
     });
@@ -111,7 +111,7 @@ fn derivatives_follow_their_formulas() {
         (|dx, write, dy, _| neg_backward(dx, write, dy), |dy, _| -dy),
         (|dx, write, dy, _| add_scaled(dx, write, dy, 2.5), |dy, _| 2.5 * dy),
     ];
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (i, (kernel, exact)) in cases.into_iter().enumerate() {
             for len in LENGTHS {
                 let dy = random(len, 3);
@@ -121,10 +121,10 @@ fn derivatives_follow_their_formulas() {
                     saved[len - 2] = f32::NAN;
                 }
                 let expected: Vec<_> =
-                    wide(&dy).into_iter().zip(wide(&saved)).map(|(dy, s)| exact(dy, s)).collect();
+                    f64s(&dy).into_iter().zip(f64s(&saved)).map(|(dy, s)| exact(dy, s)).collect();
                 let dx = both_writes(len, |dx, write| kernel(dx, write, &dy, &saved));
                 println!("case {i} of length {len}");
-                assert_close(&dx, &expected, 3e-7, 4e-7);
+                assert_near(&dx, &expected, 3e-7, 4e-7);
             }
         }
     });
@@ -132,7 +132,7 @@ fn derivatives_follow_their_formulas() {
 
 #[test]
 fn arithmetic_is_exact() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for len in LENGTHS {
             let (a, b, c) = (random(len, 5), random(len, 6), random(len, 7));
             let expect = |f: fn(f32, f32) -> f32| -> Vec<f32> {
@@ -153,7 +153,7 @@ fn arithmetic_is_exact() {
 fn outputs_too_large_for_the_caches_are_written_to_the_last_element() {
     let len = (1 << 23) + 13;
     let x = random(len, 9);
-    on_every_isa(|| {
+    on_every_isa(|_| {
         let y = output(len, |y| neg_forward(y, &x));
         assert!(x.iter().zip(&y).all(|(x, y)| *y == -x));
     });
@@ -162,7 +162,7 @@ fn outputs_too_large_for_the_caches_are_written_to_the_last_element() {
 #[test]
 fn thread_count_does_not_change_the_bits() {
     let x = random(200_001, 8);
-    same_bits_for_any_thread_count(|| {
+    assert_same_bits("elementwise", || {
         let mut y = vec![0.0; x.len()];
         gelu_forward(&mut y, &x);
         let mut dx = vec![0.5; x.len()];

@@ -1,9 +1,9 @@
 //! Permuting, block copies, broadcasting and sums against their naive twins.
 
-mod util;
+mod common;
 
+use common::*;
 use ferrotape_kernels::{Write, broadcast::*, layout::*, reduce::*, reference::layout as naive};
-use util::*;
 
 /// All orders of `0..rank`.
 fn permutations(rank: usize) -> Vec<Vec<usize>> {
@@ -41,7 +41,7 @@ fn permute_equals_the_naive_twin_for_every_order_of_axes() {
         let x = random(shape.iter().product(), 1);
         for axes in permutations(shape.len()) {
             let y = both_writes(x.len(), |y, write| permute(y, write, &x, shape, &axes));
-            assert_eq!(wide(&y), naive::permute(&wide(&x), shape, &axes), "{shape:?} {axes:?}");
+            assert_eq!(f64s(&y), naive::permute(&f64s(&x), shape, &axes), "{shape:?} {axes:?}");
         }
     }
 }
@@ -64,25 +64,25 @@ fn block_copies_equal_the_naive_twin_and_leave_the_rest_alone() {
     for [dst_shape, dst_at, src_shape, src_at, block] in blocks {
         let src = random(src_shape.iter().product(), 1);
         let old = random(dst_shape.iter().product(), 2);
-        let mut expected = wide(&old);
+        let mut expected = f64s(&old);
         naive::copy_block(
             &mut expected,
             (dst_shape, dst_at),
-            &wide(&src),
+            &f64s(&src),
             (src_shape, src_at),
             block,
         );
         let set = guarded(&old, 8e8, |dst| {
             copy_block(dst, dst_shape, dst_at, Write::Set, &src, src_shape, src_at, block);
         });
-        assert_eq!(wide(&set), expected, "{block:?}");
+        assert_eq!(f64s(&set), expected, "{block:?}");
         let add = guarded(&set, 8e8, |dst| {
             copy_block(dst, dst_shape, dst_at, Write::Add, &src, src_shape, src_at, block);
         });
-        let mut twice = wide(&set);
-        let double: Vec<f64> = wide(&src).iter().map(|v| 2.0 * v).collect();
+        let mut twice = f64s(&set);
+        let double: Vec<f64> = f64s(&src).iter().map(|v| 2.0 * v).collect();
         naive::copy_block(&mut twice, (dst_shape, dst_at), &double, (src_shape, src_at), block);
-        assert_eq!(wide(&add), twice, "{block:?}");
+        assert_eq!(f64s(&add), twice, "{block:?}");
     }
 }
 
@@ -106,34 +106,37 @@ const BROADCASTS: [(&[usize], &[usize]); 14] = [
 
 #[test]
 fn broadcasting_and_its_adjoint_equal_the_naive_twins() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (small, large) in BROADCASTS {
             let x = random(small.iter().product(), 1);
             let dy = random(large.iter().product(), 2);
             let y = output(dy.len(), |y| broadcast_to(y, large, &x, small));
             assert_eq!(
-                wide(&y),
-                naive::broadcast_to(large, &wide(&x), small),
+                f64s(&y),
+                naive::broadcast_to(large, &f64s(&x), small),
                 "{small:?} {large:?}"
             );
             let dx = both_writes(x.len(), |dx, write| sum_to(dx, write, small, &dy, large));
-            assert_close(&dx, &naive::sum_to(small, &wide(&dy), large), 2e-6, 1e-6);
-            assert!((dot(&y, &dy) - dot(&x, &dx)).abs() < 1e-4, "not adjoint: {small:?} {large:?}");
+            assert_near(&dx, &naive::sum_to(small, &f64s(&dy), large), 2e-6, 1e-6);
+            assert!(
+                (inner(&y, &dy) - inner(&x, &dx)).abs() < 1e-4,
+                "not adjoint: {small:?} {large:?}"
+            );
         }
     });
 }
 
 #[test]
 fn sums_over_any_axes_equal_the_naive_twin() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for shape in SHAPES {
             let x = random(shape.iter().product(), 3);
             for subset in 0..1 << shape.len() {
                 let axes: Vec<_> =
                     (0..shape.len()).filter(|axis| subset >> axis & 1 == 1).collect();
-                let expected = naive::sum_axes(&wide(&x), shape, &axes);
+                let expected = naive::sum_axes(&f64s(&x), shape, &axes);
                 let y = output(expected.len(), |y| sum_axes(y, &x, shape, &axes));
-                assert_close(&y, &expected, 1e-5, 0.0);
+                assert_near(&y, &expected, 1e-5, 0.0);
             }
         }
     });
@@ -144,7 +147,7 @@ fn long_sums_stay_accurate() {
     // A running f32 sum of so many tenths would be off by 1e-3 and more.
     let x = vec![0.1f32; 3_000_000];
     let exact = 3_000_000.0 * f64::from(0.1f32);
-    on_every_isa(|| {
+    on_every_isa(|_| {
         let sums = [
             output(1, |y| y[0] = sum(&x)),
             output(3, |y| sum_axes(y, &x, &[1_000_000, 3], &[0])),
@@ -152,7 +155,7 @@ fn long_sums_stay_accurate() {
             output(1, |y| sum_axes(y, &x, &[1000, 3000], &[0, 1])),
         ];
         for sums in sums {
-            assert_close(&sums, &vec![exact / sums.len() as f64; sums.len()], 0.0, 1e-6);
+            assert_near(&sums, &vec![exact / sums.len() as f64; sums.len()], 0.0, 1e-6);
         }
     });
     assert_eq!(sum(&[]), 0.0);
@@ -162,7 +165,7 @@ fn long_sums_stay_accurate() {
 fn thread_count_does_not_change_the_bits() {
     let shape = [37, 50, 117];
     let x = random(shape.iter().product(), 4);
-    same_bits_for_any_thread_count(|| {
+    assert_same_bits("layout", || {
         let mut all = vec![sum(&x)];
         for axes in [&[0][..], &[1], &[2], &[0, 2], &[0, 1], &[1, 2]] {
             let kept: usize = (0..3).filter(|a| !axes.contains(a)).map(|a| shape[a]).product();

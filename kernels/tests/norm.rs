@@ -1,9 +1,9 @@
 //! Batch normalization against its naive twin: training, evaluation, gradients, running statistics.
 
-mod util;
+mod common;
 
+use common::*;
 use ferrotape_kernels::{Write, norm::*, reference::norm as naive};
-use util::*;
 
 fn shapes() -> Vec<NormDims> {
     let mut shapes = vec![NormDims { n: 3, c: 2, hw: 3000 }, NormDims { n: 700, c: 5, hw: 1 }];
@@ -23,7 +23,7 @@ fn layer(d: &NormDims) -> [Vec<f32>; 3] {
 
 #[test]
 fn training_and_evaluation_equal_the_naive_twin() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for d in shapes() {
             let [x, gamma, beta] = layer(&d);
             let scale = Scale { gamma: &gamma, beta: &beta, eps: 1e-5 };
@@ -33,36 +33,36 @@ fn training_and_evaluation_equal_the_naive_twin() {
                     var = output(d.c, |var| batch_norm_train(y, mean, var, &x, &scale, &d));
                 });
             });
-            let (expected_mean, expected_var) = naive::statistics(&wide(&x), &d);
-            assert_close(&mean, &expected_mean, 1e-6, 1e-6);
-            assert_close(&var, &expected_var, 1e-6, 2e-6);
-            let stats = (&wide(&mean)[..], &wide(&var)[..]);
-            let affine = (&wide(&gamma)[..], &wide(&beta)[..]);
-            let expected = naive::batch_norm(&wide(&x), stats, affine, 1e-5, &d);
-            assert_close(&y, &expected, 2e-6, 1e-6);
+            let (expected_mean, expected_var) = naive::statistics(&f64s(&x), &d);
+            assert_near(&mean, &expected_mean, 1e-6, 1e-6);
+            assert_near(&var, &expected_var, 1e-6, 2e-6);
+            let stats = (&f64s(&mean)[..], &f64s(&var)[..]);
+            let affine = (&f64s(&gamma)[..], &f64s(&beta)[..]);
+            let expected = naive::batch_norm(&f64s(&x), stats, affine, 1e-5, &d);
+            assert_near(&y, &expected, 2e-6, 1e-6);
             let y = output(x.len(), |y| batch_norm_eval(y, &x, &mean, &var, &scale, &d));
-            assert_close(&y, &expected, 2e-6, 1e-6);
+            assert_near(&y, &expected, 2e-6, 1e-6);
         }
     });
 }
 
 #[test]
 fn gradients_equal_the_naive_twin() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for d in shapes() {
             let [x, gamma, beta] = layer(&d);
-            let (mean, var) = naive::statistics(&wide(&x), &d);
+            let (mean, var) = naive::statistics(&f64s(&x), &d);
             let narrow = |x: &[f64]| x.iter().map(|&v| v as f32).collect::<Vec<_>>();
             let (mean, var) = (narrow(&mean), narrow(&var));
             let scale = Scale { gamma: &gamma, beta: &beta, eps: 1e-3 };
             let dy = random(x.len(), 4);
             for training in [true, false] {
-                let stats = (&wide(&mean)[..], &wide(&var)[..]);
+                let stats = (&f64s(&mean)[..], &f64s(&var)[..]);
                 let (dx, dgamma, dbeta) = naive::batch_norm_backward(
-                    &wide(&dy),
-                    &wide(&x),
+                    &f64s(&dy),
+                    &f64s(&x),
                     stats,
-                    &wide(&gamma),
+                    &f64s(&gamma),
                     1e-3,
                     training,
                     &d,
@@ -74,11 +74,11 @@ fn gradients_equal_the_naive_twin() {
                                 dx, write, dg, db, &dy, &x, &mean, &var, &scale, training, &d,
                             );
                         });
-                        assert_close(&got_dgamma, &dgamma, 2e-5, 1e-5);
+                        assert_near(&got_dgamma, &dgamma, 2e-5, 1e-5);
                     });
-                    assert_close(&got_dbeta, &dbeta, 1e-5, 1e-5);
+                    assert_near(&got_dbeta, &dbeta, 1e-5, 1e-5);
                 });
-                assert_close(&got, &dx, 1e-5, 1e-5);
+                assert_near(&got, &dx, 1e-5, 1e-5);
             }
         }
     });
@@ -91,8 +91,8 @@ fn a_mean_far_from_zero_does_not_spoil_the_variance() {
     let scale = Scale { gamma: &[1.0], beta: &[0.0], eps: 0.0 };
     let (mut y, mut mean, mut var) = (vec![0.0; 4000], [0.0], [0.0]);
     batch_norm_train(&mut y, &mut mean, &mut var, &x, &scale, &d);
-    let expected = naive::statistics(&wide(&x), &d).1[0];
-    assert_close(&var, &[expected], 0.0, 1e-4);
+    let expected = naive::statistics(&f64s(&x), &d).1[0];
+    assert_near(&var, &[expected], 0.0, 1e-4);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn thread_count_does_not_change_the_bits() {
     for d in [NormDims { n: 7, c: 21, hw: 400 }, NormDims { n: 2000, c: 33, hw: 1 }] {
         let [x, gamma, beta] = layer(&d);
         let scale = Scale { gamma: &gamma, beta: &beta, eps: 1e-5 };
-        same_bits_for_any_thread_count(|| {
+        assert_same_bits("norm", || {
             let [mut mean, mut var, mut dgamma, mut dbeta] = [(); 4].map(|()| vec![0.0; d.c]);
             let (mut y, mut dx) = (x.clone(), x.clone());
             batch_norm_train(&mut y, &mut mean, &mut var, &x, &scale, &d);

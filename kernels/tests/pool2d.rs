@@ -1,10 +1,10 @@
 //! Pooling against its naive twin, PyTorch's rules for ties and NaN, adjoints, thread counts.
 
-mod util;
+mod common;
 
+use common::*;
 use ferrotape_kernels::pool2d::{self, Pool2dDims};
 use ferrotape_kernels::reference::pool2d as naive;
-use util::*;
 
 /// Every legal shape of the grid.
 fn shapes() -> Vec<Pool2dDims> {
@@ -35,17 +35,17 @@ fn shapes() -> Vec<Pool2dDims> {
 
 #[test]
 fn max_pool_equals_the_naive_twin_exactly() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (seed, d) in shapes().into_iter().enumerate() {
             // Few distinct values: ties everywhere.
             let x: Vec<f32> =
                 random(d.x_len(), seed as u64).iter().map(|v| (v * 4.0).round()).collect();
-            let (expected, expected_codes) = naive::max_forward(&wide(&x), &d);
+            let (expected, expected_codes) = naive::max_forward(&f64s(&x), &d);
             let mut codes = vec![0xee; d.y_len()];
             let y = output(d.y_len(), |y| {
                 codes = guarded(&codes, 0xee, |codes| pool2d::max_forward(y, Some(codes), &x, &d));
             });
-            assert_eq!(wide(&y), expected, "{d:?}");
+            assert_eq!(f64s(&y), expected, "{d:?}");
             assert_eq!(codes, expected_codes, "{d:?}");
             assert_eq!(output(d.y_len(), |y| pool2d::max_forward(y, None, &x, &d)), y, "{d:?}");
 
@@ -53,14 +53,14 @@ fn max_pool_equals_the_naive_twin_exactly() {
             let dx = both_writes(d.x_len(), |dx, write| {
                 pool2d::max_backward(dx, write, &dy, &codes, &d)
             });
-            assert_close(&dx, &naive::max_backward(&wide(&dy), &codes, &d), 1e-6, 0.0);
+            assert_near(&dx, &naive::max_backward(&f64s(&dy), &codes, &d), 1e-6, 0.0);
         }
     });
 }
 
 #[test]
 fn max_pool_propagates_nan_and_handles_infinities() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (seed, d) in shapes().into_iter().enumerate() {
             let special = |v: f32| match (v * 8.0) as i32 {
                 3 | -3 => f32::NAN,
@@ -69,10 +69,10 @@ fn max_pool_propagates_nan_and_handles_infinities() {
                 _ => v,
             };
             let x: Vec<f32> = random(d.x_len(), seed as u64).into_iter().map(special).collect();
-            let (expected, expected_codes) = naive::max_forward(&wide(&x), &d);
+            let (expected, expected_codes) = naive::max_forward(&f64s(&x), &d);
             let mut codes = vec![0; d.y_len()];
             let y = output(d.y_len(), |y| pool2d::max_forward(y, Some(&mut codes), &x, &d));
-            assert_close(&y, &expected, 0.0, 0.0);
+            assert_near(&y, &expected, 0.0, 0.0);
             assert_eq!(codes, expected_codes, "{d:?}");
         }
     });
@@ -80,15 +80,15 @@ fn max_pool_propagates_nan_and_handles_infinities() {
 
 #[test]
 fn average_pool_equals_the_naive_twin() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (seed, d) in shapes().into_iter().enumerate() {
             let x = random(d.x_len(), seed as u64);
             let y = output(d.y_len(), |y| pool2d::avg_forward(y, &x, &d));
-            assert_close(&y, &naive::avg_forward(&wide(&x), &d), 1e-6, 0.0);
+            assert_near(&y, &naive::avg_forward(&f64s(&x), &d), 1e-6, 0.0);
             let dy = random(d.y_len(), 5);
             let dx = both_writes(d.x_len(), |dx, write| pool2d::avg_backward(dx, write, &dy, &d));
-            assert_close(&dx, &naive::avg_backward(&wide(&dy), &d), 1e-6, 0.0);
-            let adjoint = (dot(&y, &dy) - dot(&x, &dx)).abs();
+            assert_near(&dx, &naive::avg_backward(&f64s(&dy), &d), 1e-6, 0.0);
+            let adjoint = (inner(&y, &dy) - inner(&x, &dx)).abs();
             assert!(
                 adjoint <= 1e-6 * (1.0 + d.x_len() as f64),
                 "{d:?}: <Ax, y> - <x, A*y> = {adjoint}"
@@ -99,18 +99,18 @@ fn average_pool_equals_the_naive_twin() {
 
 #[test]
 fn global_average_pool_is_the_mean_of_each_plane() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (rows, hw) in [(0, 4), (1, 1), (3, 7), (5, 8), (2, 49), (7, 300), (2, 20_000)] {
             let x = random(rows * hw, 3);
             let y = output(rows, |y| pool2d::global_avg_forward(y, &x, rows, hw));
             let mean = |row: &[f64]| row.iter().sum::<f64>() / hw as f64;
-            assert_close(&y, &wide(&x).chunks(hw).map(mean).collect::<Vec<_>>(), 1e-7, 1e-6);
+            assert_near(&y, &f64s(&x).chunks(hw).map(mean).collect::<Vec<_>>(), 1e-7, 1e-6);
             let dy = random(rows, 4);
             let dx =
                 both_writes(rows * hw, |dx, w| pool2d::global_avg_backward(dx, w, &dy, rows, hw));
             let expected: Vec<_> =
                 (0..rows * hw).map(|i| f64::from(dy[i / hw]) / hw as f64).collect();
-            assert_close(&dx, &expected, 0.0, 1e-6);
+            assert_near(&dx, &expected, 0.0, 1e-6);
         }
     });
 }
@@ -120,7 +120,7 @@ fn thread_count_does_not_change_the_bits() {
     for kernel in [[2, 2], [3, 3]] {
         let d = Pool2dDims { n: 3, c: 11, h: 64, w: 70, kernel, stride: [2, 2], padding: [0, 0] };
         let x = random(d.x_len(), 1);
-        same_bits_for_any_thread_count(|| {
+        assert_same_bits("pool2d", || {
             let mut y = vec![0.0; d.y_len()];
             let mut codes = vec![0; d.y_len()];
             let mut dx = vec![0.0; d.x_len()];

@@ -1,12 +1,12 @@
 //! SGD against its naive twin over every combination of settings, and over several steps.
 
-mod util;
+mod common;
 
+use common::*;
 use ferrotape_kernels::{
     reference::sgd as naive,
     sgd::{SgdStep, step},
 };
-use util::*;
 
 /// All combinations of the settings that change the algorithm.
 fn settings() -> Vec<SgdStep> {
@@ -34,7 +34,7 @@ fn settings() -> Vec<SgdStep> {
 
 #[test]
 fn every_setting_equals_the_naive_twin() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for s in settings() {
             for len in [0, 1, 7, 8, 9, 31, 64, 100] {
                 let (w, mut v, dw) = (random(len, 1), random(len, 2), random(len, 3));
@@ -49,8 +49,8 @@ fn every_setting_equals_the_naive_twin() {
                     new_v = guarded(&v, 8e8, |v| step(w, v, &dw, &s));
                 });
                 let (expected_w, expected_v): (Vec<_>, Vec<_>) = expected.into_iter().unzip();
-                assert_close(&new_w, &expected_w, 2e-7, 0.0);
-                assert_close(&new_v, &expected_v, 3e-7, 0.0);
+                assert_near(&new_w, &expected_w, 2e-7, 0.0);
+                assert_near(&new_v, &expected_v, 3e-7, 0.0);
             }
         }
     });
@@ -76,7 +76,7 @@ fn thread_count_does_not_change_the_bits() {
     let len = 150_001;
     let (w, dw) = (random(len, 1), random(len, 3));
     let s = settings().pop().unwrap();
-    same_bits_for_any_thread_count(|| {
+    assert_same_bits("sgd", || {
         let (mut w, mut v) = (w.clone(), vec![0.0; len]);
         step(&mut w, &mut v, &dw, &s);
         step(&mut w, &mut v, &dw, &SgdStep { first: false, ..s });

@@ -1,9 +1,9 @@
 //! Softmax and cross-entropy against their naive twins, extreme logits, NaN, thread counts.
 
-mod util;
+mod common;
 
+use common::*;
 use ferrotape_kernels::{Write, reference::softmax as naive, softmax::*};
-use util::*;
 
 const SHAPES: [(usize, usize); 11] = [
     (0, 3),
@@ -21,7 +21,7 @@ const SHAPES: [(usize, usize); 11] = [
 
 #[test]
 fn softmax_and_its_logarithm_equal_the_naive_twins() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (rows, cols) in SHAPES {
             for scale in [1.0, 30.0] {
                 let x: Vec<f32> = random(rows * cols, 1).iter().map(|v| v * scale).collect();
@@ -29,16 +29,16 @@ fn softmax_and_its_logarithm_equal_the_naive_twins() {
                 let y = output(x.len(), |y| softmax_forward(y, &x, rows, cols));
                 // The rounding of x - max is a relative error of its exponential.
                 let relative = 2e-7 * f64::from(5.0 + scale);
-                assert_close(&y, &naive::softmax(&wide(&x), cols), 1e-38, relative);
+                assert_near(&y, &naive::softmax(&f64s(&x), cols), 1e-38, relative);
                 let dx = both_writes(x.len(), |dx, w| softmax_backward(dx, w, &dy, &y, rows, cols));
-                assert_close(&dx, &naive::softmax_backward(&wide(&dy), &wide(&y), cols), 5e-7, 0.0);
+                assert_near(&dx, &naive::softmax_backward(&f64s(&dy), &f64s(&y), cols), 5e-7, 0.0);
 
                 let y = output(x.len(), |y| log_softmax_forward(y, &x, rows, cols));
-                assert_close(&y, &naive::log_softmax(&wide(&x), cols), 4e-7, 2e-7);
+                assert_near(&y, &naive::log_softmax(&f64s(&x), cols), 4e-7, 2e-7);
                 let dx =
                     both_writes(x.len(), |dx, w| log_softmax_backward(dx, w, &dy, &y, rows, cols));
-                let expected = naive::log_softmax_backward(&wide(&dy), &wide(&y), cols);
-                assert_close(&dx, &expected, 1e-5, 1e-6);
+                let expected = naive::log_softmax_backward(&f64s(&dy), &f64s(&y), cols);
+                assert_near(&dx, &expected, 1e-5, 1e-6);
             }
         }
     });
@@ -46,7 +46,7 @@ fn softmax_and_its_logarithm_equal_the_naive_twins() {
 
 #[test]
 fn cross_entropy_equals_the_naive_twin() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for (n, c) in SHAPES.into_iter().filter(|shape| shape.1 > 0) {
             for smoothing in [0.0, 0.125] {
                 let logits: Vec<f32> = random(n * c, 3).iter().map(|v| v * 8.0).collect();
@@ -61,16 +61,16 @@ fn cross_entropy_equals_the_naive_twin() {
                     });
                 });
                 let s = f64::from(smoothing);
-                let expected = naive::cross_entropy(&wide(&logits), &targets, s, c);
-                assert_close(&losses, &expected, 1e-6, 1e-6);
+                let expected = naive::cross_entropy(&f64s(&logits), &targets, s, c);
+                assert_near(&losses, &expected, 1e-6, 1e-6);
                 let dlogits = both_writes(n * c, |dx, write| {
                     cross_entropy_backward(
                         dx, write, &dlosses, &log_probs, &targets, smoothing, n, c,
                     );
                 });
                 let expected =
-                    naive::cross_entropy_backward(&wide(&dlosses), &wide(&logits), &targets, s, c);
-                assert_close(&dlogits, &expected, 1e-6, 0.0);
+                    naive::cross_entropy_backward(&f64s(&dlosses), &f64s(&logits), &targets, s, c);
+                assert_near(&dlogits, &expected, 1e-6, 0.0);
             }
         }
     });
@@ -78,21 +78,21 @@ fn cross_entropy_equals_the_naive_twin() {
 
 #[test]
 fn extreme_logits_neither_overflow_nor_vanish() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         let inf = f32::INFINITY;
         let x = [3e38, -3e38, 3e38, 0.0, -inf, 0.0, -1e4, -1e4, -1e4];
         let y = output(9, |y| softmax_forward(y, &x, 3, 3));
         let third = 1.0 / 3.0;
-        assert_close(&y, &[0.5, 0.0, 0.5, 0.5, 0.0, 0.5, third, third, third], 0.0, 1e-7);
+        assert_near(&y, &[0.5, 0.0, 0.5, 0.5, 0.0, 0.5, third, third, third], 0.0, 1e-7);
         let y = output(9, |y| log_softmax_forward(y, &x, 3, 3));
         assert_eq!((y[1], y[4]), (-inf, -inf));
-        assert_close(&y[6..], &[third.ln(); 3], 0.0, 1e-7);
+        assert_near(&y[6..], &[third.ln(); 3], 0.0, 1e-7);
     });
 }
 
 #[test]
 fn a_nan_spoils_its_own_row_and_no_other() {
-    on_every_isa(|| {
+    on_every_isa(|_| {
         for cols in [3, 8, 10, 40] {
             for at in 0..cols {
                 let mut x = random(3 * cols, 5);
@@ -115,7 +115,7 @@ fn thread_count_does_not_change_the_bits() {
     let (n, c) = (1001, 77);
     let x = random(n * c, 6);
     let targets: Vec<usize> = (0..n).map(|i| i % c).collect();
-    same_bits_for_any_thread_count(|| {
+    assert_same_bits("softmax", || {
         let (mut losses, mut log_probs, mut dx) = (vec![0.0; n], x.clone(), x.clone());
         cross_entropy_forward(&mut losses, &mut log_probs, &x, &targets, 0.1, n, c);
         cross_entropy_backward(&mut dx, Write::Add, &losses, &log_probs, &targets, 0.1, n, c);

@@ -155,9 +155,19 @@ impl SimdKernel for Backward<'_> {
 /// Writes two vectors, as far as they fit.
 #[inline(always)]
 fn put<S: Simd>(s: S, dx: &mut [f32], write: Write, (first, second): (S::F32, S::F32)) {
-    let (dx0, dx1) = dx.split_at_mut(S::LANES.min(dx.len()));
-    for (dx, v) in [(dx0, first), (dx1, second)] {
-        let v = if write == Write::Add { s.add(s.read(dx), v) } else { v };
-        s.write(dx, v);
+    if dx.len() >= 2 * S::LANES {
+        // The same, but the compiler knows both lengths.
+        put_one(s, &mut dx[..S::LANES], write, first);
+        put_one(s, &mut dx[S::LANES..2 * S::LANES], write, second);
+    } else {
+        let (dx0, dx1) = dx.split_at_mut(S::LANES.min(dx.len()));
+        put_one(s, dx0, write, first);
+        put_one(s, dx1, write, second);
     }
+}
+
+#[inline(always)]
+fn put_one<S: Simd>(s: S, dx: &mut [f32], write: Write, v: S::F32) {
+    let v = if write == Write::Add { s.add(s.read(dx), v) } else { v };
+    s.write(dx, v);
 }

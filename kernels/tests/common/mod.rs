@@ -1,7 +1,10 @@
 //! What the kernel tests share: random numbers, guarded buffers, error bounds, thread pools.
 #![allow(dead_code, unreachable_pub)] // each test binary uses some
 
-use ferrotape_kernels::isa::{Isa, with_isa};
+use ferrotape_kernels::{
+    Write,
+    isa::{Isa, with_isa},
+};
 
 /// A small counter-based generator (splitmix64).
 pub struct Random(pub u64);
@@ -111,4 +114,77 @@ pub fn assert_same_bits(what: &str, f: impl Fn() -> Vec<f32> + Sync) {
 /// The inner product, in f64.
 pub fn inner(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// Numbers in [-1, 1), a different sequence for each seed.
+pub fn random(len: usize, seed: u64) -> Vec<f32> {
+    Random(seed).floats(len)
+}
+
+/// Runs `f` on a buffer with the given content, between canaries that must survive.
+pub fn guarded<T: Copy + PartialEq + std::fmt::Debug>(
+    content: &[T],
+    canary: T,
+    f: impl FnOnce(&mut [T]),
+) -> Vec<T> {
+    const GUARD: usize = 64;
+    let mut buffer = vec![canary; GUARD];
+    buffer.extend_from_slice(content);
+    buffer.extend_from_slice(&[canary; GUARD]);
+    let end = GUARD + content.len();
+    f(&mut buffer[GUARD..end]);
+    let outside = buffer[..GUARD].iter().chain(&buffer[end..]);
+    assert!(outside.copied().all(|v| v == canary), "wrote outside of its buffer");
+    buffer[GUARD..end].to_vec()
+}
+
+/// Runs a kernel that overwrites a buffer of `len` values: it must not see the old content.
+pub fn output(len: usize, f: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let y = guarded(&vec![f32::NAN; len], -7e33, f);
+    assert!(!y.iter().any(|v| v.abs() == 7e33));
+    y
+}
+
+/// Runs a kernel with `Write::Set` on garbage and with `Write::Add` on ones, checks that they
+/// differ by those ones, and returns what `Set` wrote.
+pub fn both_writes(len: usize, f: impl Fn(&mut [f32], Write)) -> Vec<f32> {
+    let set = output(len, |dx| f(dx, Write::Set));
+    let add = guarded(&vec![1.0; len], -7e33, |dx| f(dx, Write::Add));
+    for (i, (&set, &add)) in set.iter().zip(&add).enumerate() {
+        let error = (f64::from(add) - f64::from(set) - 1.0).abs();
+        let bound = 2e-7 * (2.0 + f64::from(set).abs());
+        let same = set.is_nan() && add.is_nan() || set.is_infinite() && add == set;
+        assert!(error <= bound || same, "[{i}]: Set {set}, Add to 1 {add}");
+    }
+    set
+}
+
+/// Checks every element: NaN and infinities exactly, others within `absolute + relative * |expected|`.
+#[track_caller]
+pub fn assert_near(actual: &[f32], expected: &[f64], absolute: f64, relative: f64) {
+    assert_eq!(actual.len(), expected.len());
+    for (i, (&a, &e)) in actual.iter().zip(expected).enumerate() {
+        let fine = if e.is_finite() {
+            (f64::from(a) - e).abs() <= absolute + relative * e.abs()
+        } else {
+            a.is_nan() && e.is_nan() || f64::from(a) == e
+        };
+        assert!(fine, "[{i}]: {a} instead of {e}");
+    }
+}
+
+/// The distance of `found` from `expected` in units of the last place of an `f32` near `expected`.
+pub fn ulps(found: f32, expected: f64) -> f64 {
+    let rounded = expected as f32;
+    match rounded.is_finite() {
+        true => ((f64::from(found) - expected) / ulp(rounded)).abs(),
+        false if found == rounded || found.is_nan() && rounded.is_nan() => 0.0,
+        false => f64::INFINITY,
+    }
+}
+
+/// The gap between `x` and its neighbour towards zero.
+fn ulp(x: f32) -> f64 {
+    let bits = x.abs().to_bits().max(1);
+    f64::from(f32::from_bits(bits)) - f64::from(f32::from_bits(bits - 1))
 }
