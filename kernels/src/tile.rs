@@ -73,12 +73,13 @@ pub(crate) unsafe fn emit<S: Simd, const R: usize, const V: usize>(
     cols: usize,
     write: Write,
 ) {
-    for (i, row) in acc.into_iter().enumerate() {
-        for (v, mut x) in row.into_iter().enumerate() {
+    for i in 0..R {
+        for v in 0..V {
             let n = cols.saturating_sub(v * S::LANES).min(S::LANES);
             // SAFETY: n floats are left in this row, by the caller's promise; no more are touched.
             unsafe {
                 let at = c.add(i * c_step + v * S::LANES);
+                let mut x = acc[i][v];
                 if n == S::LANES {
                     if write == Write::Add {
                         x = s.add(s.load(at), x);
@@ -133,7 +134,13 @@ pub(crate) unsafe fn dot<S: Simd, const I: usize, const J: usize>(
             }
         }
     }
-    std::array::from_fn(|i| std::array::from_fn(|j| s.reduce_sum(acc[i][j])))
+    let mut sums = [[0.0; J]; I];
+    for i in 0..I {
+        for j in 0..J {
+            sums[i][j] = s.reduce_sum(acc[i][j]);
+        }
+    }
+    sums
 }
 
 /// Transposes the `LANES x LANES` square in the first `LANES` vectors of `square`.
