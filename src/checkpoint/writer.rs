@@ -133,11 +133,14 @@ impl<'a> Plan<'a> {
                     info.checksum = checksum;
                 }
             });
-            for chunk in next {
+            let written = next.into_iter().try_for_each(|chunk| {
                 file.write_all(&chunk)?;
                 let _ = done.send(chunk);
-            }
-            Ok(())
+                Ok(())
+            });
+            // The scope waits for a thread that may be waiting for a chunk.
+            drop(done);
+            written
         })
     }
 
