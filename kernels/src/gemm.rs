@@ -5,7 +5,7 @@
 //! | when | how |
 //! |---|---|
 //! | rows of A and columns of B are contiguous, and A is short or B is one column | [`dot`] straight from both |
-//! | rows of B are contiguous and A is short | [`outer`] straight from both |
+//! | rows of B are contiguous, and A is short or both are small | [`outer`] straight from both |
 //! | everything else | the five loops below, with B packed into panels and A into slivers |
 //!
 //! ```text
@@ -26,8 +26,8 @@ use crate::{
     isa::Isa,
     par::{self, Shared, Work},
     scratch,
-    simd::{Simd, SimdKernel},
-    tile::{MAX_ROWS, VECTORS, dot, emit, outer, panel, transpose_into},
+    simd::{Simd, SimdKernel, prefetch},
+    tile::{MAX_ROWS, VECTORS, dot, emit, outer, panel, transpose, transpose_into},
 };
 use std::ops::Range;
 
@@ -40,6 +40,8 @@ const MC: usize = 144;
 const NC: usize = 2048;
 /// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
 const SHORT: usize = 4 * MAX_ROWS;
+/// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are.
+const SMALL: usize = 1 << 14;
 /// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
 const SHORT_DOT: usize = 128;
 
@@ -146,7 +148,9 @@ pub(crate) unsafe fn block(
     // The whole product decides, not the piece of it that this thread has: else the bits would depend on the cut.
     let algorithm = match () {
         _ if along_k && (a.rows < SHORT_DOT || b.cols == 1) => Algorithm::Dot,
-        _ if b.col_stride == 1 && a.rows < SHORT => Algorithm::Unpacked,
+        _ if b.col_stride == 1 && (a.rows < SHORT || (b.rows * b.cols <= SMALL && a.rows * a.cols <= SMALL)) => {
+            Algorithm::Unpacked
+        }
         _ => Algorithm::Packed,
     };
     isa.dispatch(Block { c, c_step, write, a, b, rows, cols, algorithm });
@@ -278,7 +282,7 @@ impl Block<'_> {
         let kc = self.a.cols.div_ceil(parts);
         let nc = NC.min(self.cols.len().next_multiple_of(wide));
         let mc = MC.min(self.rows.len().next_multiple_of(S::TILE_ROWS));
-        let (mut packed_b, mut packed_a) = (scratch::floats(kc * nc), scratch::floats(mc * kc));
+        let (mut packed_b, mut packed_a) = (scratch::floats(kc * nc), scratch::floats(mc * kc + S::LANES));
         for jc in self.cols.clone().step_by(NC) {
             let jc = jc..(jc + NC).min(self.cols.end);
             for pc in (0..self.a.cols).step_by(kc) {
@@ -362,12 +366,18 @@ impl Block<'_> {
         for (j, to) in jc.clone().step_by(wide).zip(packed.chunks_exact_mut(pc.len() * wide)) {
             let cols = wide.min(jc.end - j);
             if col_stride == 1 {
-                for (k, to) in pc.clone().zip(to.chunks_exact_mut(wide)) {
-                    let from = &data[k * row_stride + j..][..cols];
+                let mut at = pc.start * row_stride + j;
+                for to in to.chunks_exact_mut(wide) {
+                    let from = &data[at..at + cols];
                     for v in 0..VECTORS {
-                        let x = s.read(from.get(v * S::LANES..).unwrap_or_default());
+                        let x = if cols == wide {
+                            s.read(&from[v * S::LANES..])
+                        } else {
+                            s.read(from.get(v * S::LANES..).unwrap_or_default())
+                        };
                         s.write(&mut to[v * S::LANES..], x);
                     }
+                    at += row_stride;
                 }
             } else if row_stride == 1 {
                 if cols < wide {
@@ -407,27 +417,22 @@ impl Block<'_> {
         let Mat { data, row_stride, col_stride, .. } = self.a;
         for i in ic.clone().step_by(S::TILE_ROWS) {
             let high = S::TILE_ROWS.min(ic.end - i);
-            let to = &mut packed[(i - ic.start) * pc.len()..][..high * pc.len()];
-            if col_stride == 1 {
-                // SAFETY: the sliver, and its source, are inside their slices.
-                unsafe {
-                    let from = data.as_ptr().add(i * row_stride + pc.start);
-                    transpose_into(
-                        s,
-                        to.as_mut_ptr(),
-                        high,
-                        from,
-                        row_stride,
-                        high,
-                        pc.len(),
-                        Write::Set,
-                    );
+            let to = &mut packed[(i - ic.start) * pc.len()..];
+            let whole = if col_stride == 1 { pc.len() / S::LANES * S::LANES } else { 0 };
+            for k in (0..whole).step_by(S::LANES) {
+                let mut square = [s.zero(); 16];
+                for (r, row) in square.iter_mut().enumerate().take(high) {
+                    *row = s.read(&data[(i + r) * row_stride + pc.start + k..][..S::LANES]);
                 }
-            } else {
-                for (k, to) in pc.clone().zip(to.chunks_exact_mut(high)) {
-                    for (r, to) in to.iter_mut().enumerate() {
-                        *to = data[(i + r) * row_stride + k * col_stride];
-                    }
+                transpose(s, &mut square);
+                // Whole vectors: what one leaves beyond its `high` lanes, the next overwrites.
+                for (j, &column) in square.iter().enumerate().take(S::LANES) {
+                    s.write(&mut to[(k + j) * high..][..S::LANES], column);
+                }
+            }
+            for k in whole..pc.len() {
+                for (r, to) in to[k * high..][..high].iter_mut().enumerate() {
+                    *to = data[(i + r) * row_stride + (pc.start + k) * col_stride];
                 }
             }
         }
@@ -456,6 +461,9 @@ impl Sliver {
     ) {
         // SAFETY: the caller's promises: R rows of A, a panel of B, R rows of C.
         unsafe {
+            for r in 0..R {
+                prefetch(c.add(r * c_step));
+            }
             let rows = std::array::from_fn(|r| self.a.add(r * self.row_stride));
             let acc =
                 outer::<S, R, VECTORS>(s, self.depth, rows, |k| k * self.col_stride, b, b_step);
