@@ -14,10 +14,12 @@
 //! else is touched. A failed fsync is final for its file: the kernel may have dropped the pages
 //! and a second call would succeed without them. The next save writes a new file from memory.
 
+use std::fs::File;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use super::format::Checksum;
-use super::vfs::Vfs;
+use super::vfs::{RealFs, Vfs, parent_of};
 use super::writer::Plan;
 use crate::error::{Error, Result};
 
@@ -45,6 +47,14 @@ pub(super) fn temporary_generation_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(".ckpt-")?.strip_suffix(TEMPORARY_SUFFIX)?;
     let generation = digits.parse().ok()?;
     (temporary_name(generation) == name).then_some(generation)
+}
+
+/// Writes a planned state, makes it durable, and removes it: whatever a save needs is there.
+pub(super) fn rehearse(vfs: &dyn Vfs, dir: &Path, generation: u64, plan: Plan<'_>) -> Result<()> {
+    let temporary = dir.join(temporary_name(generation));
+    let written = write(vfs, &temporary, plan);
+    let removed = vfs.remove(&temporary).map_err(|error| Error::io("remove", &temporary, error));
+    written.and(removed)
 }
 
 /// Writes a planned state as `generation` into `dir`. The file is durable when this returns.
@@ -79,6 +89,27 @@ fn write(vfs: &dyn Vfs, temporary: &Path, plan: Plan<'_>) -> Result<Checksum> {
     let digest = plan.write(&mut *file).map_err(|error| Error::io("write", temporary, error))?;
     file.sync_all().map_err(|error| Error::io("sync", temporary, error))?;
     Ok(digest)
+}
+
+/// Writes any other file completely or not at all, replacing an older one of the same name.
+pub(super) fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let temporary =
+        path.with_file_name(format!(".{name}.{}{TEMPORARY_SUFFIX}", std::process::id()));
+    let run = || -> io::Result<()> {
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        write(&mut file)?;
+        file.into_inner()?.sync_all()?;
+        RealFs.replace(&temporary, path)?;
+        RealFs.sync_dir(&parent_of(path))
+    };
+    run().map_err(|error| {
+        let _ = RealFs.remove(&temporary);
+        Error::io("write", path, error)
+    })
 }
 
 #[cfg(test)]

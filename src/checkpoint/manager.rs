@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::CheckpointFault;
-use super::commit::{commit, file_name, generation_of, temporary_generation_of};
+use super::commit::{commit, file_name, generation_of, rehearse, temporary_generation_of};
 use super::reader::{CheckpointFile, hex};
 use super::retention::{Retention, Roles, by_metric};
 use super::state::{Cursor, Metric, TrainingState};
@@ -175,6 +175,12 @@ impl Checkpoints {
         self
     }
 
+    /// Sets all of the above at once.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// The run directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -232,6 +238,18 @@ impl Checkpoints {
         let removed = self.retain(&mut warnings);
         self.write_manifest(&mut warnings);
         Ok(Saved { generation, path, bytes, digest, removed, warnings })
+    }
+
+    /// Finds out, before any work is done, whether a state can be saved here: writes one, makes it
+    /// durable and removes it again. That asks the disk itself and not its statistics, so it is
+    /// right about quotas, rights and shared volumes as well.
+    ///
+    /// # Errors
+    /// As for [`Checkpoints::save`].
+    pub fn preflight(&mut self, state: &TrainingState<'_>) -> Result<()> {
+        let plan = Plan::new(state, self.next, None)
+            .map_err(|fault| Error::checkpoint(self.dir.join(file_name(self.next)), fault))?;
+        rehearse(&*self.vfs, &self.dir, self.next, plan)
     }
 
     /// Deletes what no role needs, as after every save. For use after the retention was changed.
@@ -403,26 +421,53 @@ fn open(vfs: &dyn Vfs, path: &Path, generation: u64) -> Result<CheckpointFile> {
     Ok(file)
 }
 
+/// The generations of the checkpoint files among some names, ascending.
+fn generations(names: &[String]) -> Vec<u64> {
+    let mut generations: Vec<u64> = names.iter().filter_map(|name| generation_of(name)).collect();
+    generations.sort_unstable();
+    generations
+}
+
+fn entry(file: &CheckpointFile, names: &[String]) -> Entry {
+    Entry {
+        generation: file.generation(),
+        path: file.path().to_owned(),
+        bytes: file.bytes(),
+        cursor: file.cursor(),
+        metric: file.metric().cloned(),
+        pinned: names.contains(&pin_name(file.generation())),
+        digest: file.digest(),
+    }
+}
+
 /// Sorts the checkpoint files of a directory into those with sound metadata, in ascending order,
 /// and the generations of the others.
 fn scan(vfs: &dyn Vfs, dir: &Path, names: &[String]) -> (Vec<Entry>, Vec<u64>) {
-    let mut generations: Vec<u64> = names.iter().filter_map(|name| generation_of(name)).collect();
-    generations.sort_unstable();
     let (mut entries, mut damaged) = (Vec::new(), Vec::new());
-    for generation in generations {
-        let path = dir.join(file_name(generation));
-        match open(vfs, &path, generation) {
-            Ok(file) => entries.push(Entry {
-                generation,
-                bytes: file.bytes(),
-                cursor: file.cursor(),
-                metric: file.metric().cloned(),
-                pinned: names.contains(&pin_name(generation)),
-                digest: file.digest(),
-                path,
-            }),
+    for generation in generations(names) {
+        match open(vfs, &dir.join(file_name(generation)), generation) {
+            Ok(file) => entries.push(entry(&file, names)),
             Err(_) => damaged.push(generation),
         }
     }
     (entries, damaged)
+}
+
+/// Looks into a run directory without locking or changing it, also while it is being written to:
+/// its checkpoints in ascending order, and the files that are none although their names say so.
+///
+/// # Errors
+/// [`Error::Io`] if the directory cannot be listed.
+pub fn list(dir: impl AsRef<Path>) -> Result<(Vec<Entry>, Vec<Skipped>)> {
+    let dir = dir.as_ref();
+    let names = RealFs.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    let (mut entries, mut skipped) = (Vec::new(), Vec::new());
+    for generation in generations(&names) {
+        let path = dir.join(file_name(generation));
+        match open(&RealFs, &path, generation) {
+            Ok(file) => entries.push(entry(&file, &names)),
+            Err(error) => skipped.push(Skipped { path, error }),
+        }
+    }
+    Ok((entries, skipped))
 }

@@ -29,6 +29,7 @@
 //! | `commit` | bytes to a file that survives a power cut at any moment |
 //! | `manager` | the run directory: lock, generations, recovery |
 //! | `background` | saving while training goes on |
+//! | `safetensors`, `npz` | weights from and for PyTorch and NumPy |
 //! | `load` | saved weights into a model |
 //! | `retention` | which generations may be deleted |
 
@@ -39,8 +40,11 @@ mod format;
 mod index;
 mod load;
 mod manager;
+#[cfg(feature = "gzip")]
+mod npz;
 mod reader;
 mod retention;
+mod safetensors;
 mod state;
 pub mod vfs;
 mod writer;
@@ -49,9 +53,12 @@ pub use crate::error::CheckpointFault;
 pub use background::BackgroundSaver;
 pub use index::{Dtype, Role, TensorInfo};
 pub use load::{LoadOptions, LoadReport, Mismatch};
-pub use manager::{Checkpoints, Entry, Loaded, Saved, Skipped};
+pub use manager::{Checkpoints, Entry, Loaded, Saved, Skipped, list};
+#[cfg(feature = "gzip")]
+pub use npz::{load_npz, npz_from_bytes, save_npz};
 pub use reader::CheckpointFile;
 pub use retention::{Retention, Roles};
+pub use safetensors::{load_safetensors, safetensors_from_bytes, save_safetensors};
 pub use state::{
     Cursor, History, Metric, NamedTensor, OptimizerState, ScheduleState, TrainingState,
 };

@@ -171,7 +171,7 @@ impl Vfs for RealFs {
 }
 
 /// The directory that holds `path`; the current one for a bare name.
-fn parent_of(path: &Path) -> PathBuf {
+pub(super) fn parent_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
         Some(parent) => parent.to_owned(),

@@ -1,0 +1,8 @@
+//! Any bytes are valid safetensors or an error.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = ferrotape::checkpoint::safetensors_from_bytes(data);
+});
