@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
 
 /// A file system.
 pub trait Vfs: Send + Sync {
@@ -133,7 +135,8 @@ impl Vfs for RealFs {
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(RealWrite(OpenOptions::new().write(true).create_new(true).open(path)?)))
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Ok(Box::new(RealWrite::new(file)))
     }
 
     fn publish(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -221,11 +224,58 @@ impl ReadFile for Cow<'static, [u8]> {
     }
 }
 
-struct RealWrite(File);
+/// After this many bytes the disk is put to work, while more are being written: by itself the
+/// kernel would only begin at the final fsync.
+const FLUSH_EVERY: usize = 32 << 20;
+
+struct RealWrite {
+    file: File,
+    /// Bytes written since the flusher was last woken.
+    unflushed: usize,
+    flusher: Option<Flusher>,
+}
+
+/// A thread that calls fdatasync whenever it is woken.
+struct Flusher {
+    wake: Sender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl RealWrite {
+    fn new(file: File) -> Self {
+        RealWrite { file, unflushed: 0, flusher: None }
+    }
+
+    fn flush_early(&mut self) -> io::Result<()> {
+        self.unflushed = 0;
+        let flusher = match &self.flusher {
+            Some(flusher) => flusher,
+            None => {
+                let file = self.file.try_clone()?;
+                let (wake, woken) = mpsc::channel::<()>();
+                let thread = std::thread::spawn(move || {
+                    woken.iter().try_for_each(|()| {
+                        woken.try_iter().for_each(drop); // one call for all so far
+                        file.sync_data()
+                    })
+                });
+                self.flusher.insert(Flusher { wake, thread })
+            }
+        };
+        // If its thread has ended, with an error, sync_all will say so.
+        let _ = flusher.wake.send(());
+        Ok(())
+    }
+}
 
 impl io::Write for RealWrite {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.unflushed += written;
+        if self.unflushed >= FLUSH_EVERY {
+            self.flush_early()?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -235,13 +285,18 @@ impl io::Write for RealWrite {
 
 impl io::Seek for RealWrite {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        self.0.seek(to)
+        self.file.seek(to)
     }
 }
 
 impl WriteFile for RealWrite {
     fn sync_all(&mut self) -> io::Result<()> {
-        self.0.sync_all()
+        // The kernel reports a failed write-back once: if the flusher got it, it counts.
+        if let Some(Flusher { wake, thread }) = self.flusher.take() {
+            drop(wake);
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        self.file.sync_all()
     }
 }
 

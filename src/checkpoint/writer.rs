@@ -180,17 +180,20 @@ fn stream(
     fn run<T: Copy, const N: usize>(
         values: &[T],
         to_bytes: impl Fn(T) -> [u8; N],
-        mut sink: impl FnMut(&mut dyn FnMut(&mut Vec<u8>)) -> Option<()>,
+        mut sink: impl FnMut(usize, &mut dyn FnMut(&mut [u8])) -> Option<()>,
     ) -> Option<()> {
         values.chunks(CHUNK / N).try_for_each(|part| {
-            sink(&mut |chunk| chunk.extend(part.iter().flat_map(|&value| to_bytes(value))))
+            sink(size_of_val(part), &mut |chunk| {
+                let (bytes, _) = chunk.as_chunks_mut::<N>();
+                bytes.iter_mut().zip(part).for_each(|(bytes, &value)| *bytes = to_bytes(value));
+            })
         })
     }
     let mut hasher = Hasher::default();
     let mut left = values.bytes();
-    let sink = |fill: &mut dyn FnMut(&mut Vec<u8>)| {
+    let sink = |len, fill: &mut dyn FnMut(&mut [u8])| {
         let mut chunk = empty.recv().ok()?;
-        chunk.clear();
+        chunk.resize(len, 0);
         fill(&mut chunk);
         hasher.update(&chunk);
         left -= chunk.len() as u64;
