@@ -221,7 +221,7 @@ impl Report {
     fn pooling(&self, threads: usize) {
         let pools = ["maxpool2x2", "avgpool2x2"];
         let wanted = |name: &&str| ["fwd", "fwd+bwd"].iter().any(|op| self.wanted("W3", name, op));
-        if !pools.iter().any(|name| wanted(&name)) {
+        if !pools.iter().any(wanted) {
             return;
         }
         let d = Pool2dDims {

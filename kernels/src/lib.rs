@@ -24,7 +24,7 @@
 //! # The rooms
 //!
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
-//! for threads, [`scratch`] lends memory, [`reference`] holds the oracle. All else is kernels.
+//! for threads, [`scratch`] lends memory, [`mod@reference`] holds the oracle. All else is kernels.
 
 pub mod broadcast;
 pub mod conv2d;
