@@ -135,6 +135,10 @@ pub(super) fn restore(
         }
     }
     optimizer.set_velocity(velocity);
+    // An evaluation that is still owed records the rate of the last update, not of the next one.
+    if let Some((_, lr)) = state.optimizer.hyper.iter().find(|(name, _)| name == "lr") {
+        optimizer.lr = *lr as f32;
+    }
     let Cursor { epoch, step, position, samples, .. } = state.cursor;
     let position = Position { epoch, batch: position, step, samples };
     Ok(Restored { position, history: observations(&state.history) })
