@@ -171,3 +171,41 @@ fn every_truncation_and_byte_flip_of_an_archive_is_an_error_or_an_archive() {
         }
     }
 }
+
+#[test]
+fn other_rules_are_replayed_over_a_log_of_any_framework() {
+    let dir = scratch("checkpoint_cli", "replay");
+    fs::create_dir_all(&dir).unwrap();
+    let log = dir.join("log.jsonl");
+    let losses = [1.0, 0.8, 0.85, 0.9, 0.7, 0.75, 0.8, 0.9];
+    let lines: Vec<String> = (1..)
+        .zip(losses)
+        .map(|(epoch, loss)| {
+            format!(
+                r#"{{"epoch":{epoch},"train_loss":{},"valid_loss":{loss},"note":"x"}}"#,
+                0.5 * loss
+            )
+        })
+        .collect();
+    fs::write(&log, lines.join("\n")).unwrap();
+    let log = log.to_str().unwrap();
+
+    let rules = ["--rule", "patience(2)", "--rule", "gl(50)", "--rule", "pq(0.75,k=2)", "--json"];
+    let (code, out, _) = ferrotape(&[&["replay", log], &rules[..]].concat());
+    assert_eq!(code, 0);
+    let found: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0]["rule"], "patience(2)");
+    assert_eq!((&found[0]["stop_epoch"], &found[0]["best_epoch"]), (&4.into(), &2.into()));
+    assert!((found[0]["regret"].as_f64().unwrap() - 0.1).abs() < 1e-12);
+    assert_eq!((&found[0]["best_value"], &found[0]["saved"]), (&0.8.into(), &0.5.into()));
+    assert!(found[1]["stop_epoch"].is_null());
+
+    let (code, table, _) = ferrotape(&["replay", log, "--rule", "patience(2)"]);
+    assert!(code == 0 && table.contains("has not improved for 2 evaluations"), "{table}");
+    let (code, _, error) = ferrotape(&["replay", log, "--rule", "patience(zero)"]);
+    assert!(code == 2 && error.contains("patience(zero)"), "{error}");
+    let (code, _, error) = ferrotape(&["replay", log]);
+    assert!(code == 2 && error.contains("--rule"), "{error}");
+}

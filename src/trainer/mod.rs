@@ -27,6 +27,7 @@ use std::path::PathBuf;
 pub use callback::{Callback, EvaluationInfo, JsonLines, PrintProgress, RunInfo, StepInfo};
 pub use evaluate::{Evaluation, evaluate, predict};
 pub use interrupt::Interrupt;
+pub use state::recorded_history;
 
 use crate::checkpoint::Checkpoints;
 use crate::data::Augment;

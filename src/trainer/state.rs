@@ -141,7 +141,7 @@ pub(super) fn restore(
     }
     let Cursor { epoch, step, position, samples, .. } = state.cursor;
     let position = Position { epoch, batch: position, step, samples };
-    Ok(Restored { position, history: observations(&state.history) })
+    Ok(Restored { position, history: recorded_history(state) })
 }
 
 /// The history as the table that is saved. Absent values are absent cells (NaN).
@@ -158,8 +158,9 @@ fn table(history: &[Observation]) -> History {
     table
 }
 
-/// The inverse of [`table`].
-fn observations(table: &History) -> Vec<Observation> {
+/// The evaluations that a saved run has made, oldest first.
+pub fn recorded_history(state: &TrainingState<'_>) -> Vec<Observation> {
+    let table = &state.history;
     let rows = (0..table.rows()).map(|row| {
         let mut o = Observation::new(table.epochs[row], f64::NAN);
         o.step = table.steps[row];

@@ -1,7 +1,9 @@
-//! The command line: look at, verify, compare, convert and prune checkpoints.
+//! The command line: look at, verify, compare, convert and prune checkpoints; replay stopping rules.
 //!
 //! Exit codes, as of `diff`: 0 all is well, 1 something is damaged or different, 2 trouble
 //! (a wrong argument, a file that cannot be read).
+
+mod replay;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -25,6 +27,7 @@ Usage: ferrotape <command> [options]
   inspect FILE           what is in a checkpoint: configuration, position, history, tensors
   verify PATH...         read every byte of files, or of all files of runs
   diff FILE FILE         which tensors differ, and by how much
+  replay SOURCE          what --rule R ... would have done on a log, checkpoint or run
   export FILE OUT        write the weights as OUT.safetensors or OUT.npz
   import IN DIR          make weights from .safetensors or .npz a new checkpoint in DIR
   pin DIR GENERATION     protect a checkpoint from deletion; unpin takes that back
@@ -35,6 +38,7 @@ Usage: ferrotape <command> [options]
 Options:
   --json                 print JSON
   --verify               ls: also read every byte
+  --rule RULE            replay: such as 'patience(3)' or 'any(gl(5),up(3,k=5))'
   --all                  export: optimizer slots and buffers as well
   -h, --help    -V, --version
 
@@ -64,6 +68,7 @@ struct Options {
     verify: bool,
     all: bool,
     retention: Retention,
+    rules: Vec<String>,
 }
 
 impl Options {
@@ -82,6 +87,7 @@ impl Options {
                 Long("json") => options.json = true,
                 Long("verify") => options.verify = true,
                 Long("all") => options.all = true,
+                Long("rule") => options.rules.push(arguments.value()?.string()?),
                 Long("keep-last") => options.retention.last = arguments.value()?.parse()?,
                 Long("keep-best") => options.retention.best = arguments.value()?.parse()?,
                 Long("keep-every") => {
@@ -115,6 +121,7 @@ fn run(options: &Options, out: &mut String) -> Result<bool> {
         "inspect" => inspect(options, out),
         "verify" => verify(options, out),
         "diff" => diff(options, out),
+        "replay" => replay::replay(options, out),
         "export" => export(options, out),
         "import" => import(options, out),
         "pin" | "unpin" => pin(options, out),
