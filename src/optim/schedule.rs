@@ -6,6 +6,11 @@ pub trait LrSchedule: Send + Sync {
     /// The learning rate during epoch `epoch` (counted from 0), for a run begun at `base`.
     fn lr(&self, base: f32, epoch: u64) -> f32;
 
+    /// The epochs between drops of the rate, for a schedule that has such steps.
+    fn step_epochs(&self) -> Option<u64> {
+        None
+    }
+
     /// The schedule in words, for reports and checkpoints.
     fn describe(&self) -> String;
 }
@@ -46,6 +51,10 @@ impl StepLr {
 impl LrSchedule for StepLr {
     fn lr(&self, base: f32, epoch: u64) -> f32 {
         base * self.gamma.powi((epoch / self.step_size).try_into().unwrap_or(i32::MAX))
+    }
+
+    fn step_epochs(&self) -> Option<u64> {
+        Some(self.step_size)
     }
 
     fn describe(&self) -> String {

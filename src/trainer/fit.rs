@@ -9,7 +9,7 @@ use super::{EvaluationInfo, Outcome, Resume, RunInfo, StepInfo, Stop, Trainer};
 use crate::checkpoint::{Metric, Skipped};
 use crate::data::{Batches, Dataset};
 use crate::error::{Error, Result};
-use crate::monitor::{Monitor, Observation, Verdict};
+use crate::monitor::{Monitor, Observation, TrainingPlan, Verdict};
 use crate::nn::Module;
 use crate::rng::{Purpose, Stream};
 use crate::tape::{Graph, Tape};
@@ -23,6 +23,14 @@ impl<M: Module> Trainer<M> {
     /// directory that holds a run (see [`Resume`]), a run that does not fit these settings or is
     /// finished. Later: whatever saving or a callback returns; what was saved before stays.
     pub fn fit(self, train: &dyn Dataset, valid: &dyn Dataset) -> Result<Outcome<M>> {
+        // On a thread of the pool: from outside, each parallel operation would have to wake the
+        // pool and be woken by it, which takes longer than many an operation.
+        let mut outcome = None;
+        rayon::scope(|_| outcome = Some(self.fit_in_pool(train, valid)));
+        outcome.expect("the scope has run")
+    }
+
+    fn fit_in_pool(self, train: &dyn Dataset, valid: &dyn Dataset) -> Result<Outcome<M>> {
         check_model(&self.model, &self.params, train)?;
         check_model(&self.model, &self.params, valid)?;
         if self.epochs == 0 {
@@ -83,7 +91,12 @@ impl<'d, M: Module> Run<'d, M> {
             eval_tape: Tape::new(),
             training: (Duration::ZERO, 0),
         };
-        let mut notes = Vec::new();
+        let plan = TrainingPlan {
+            lr_step: run.trainer.schedule.step_epochs().and_then(|n| n.try_into().ok()),
+            evaluations: run.trainer.epochs.try_into().ok(),
+            ..TrainingPlan::default()
+        };
+        let mut notes = run.trainer.monitor.warnings(&plan);
         let resumed_from = run.resume(&mut notes)?;
         let info = RunInfo {
             resumed_from,
@@ -258,7 +271,8 @@ impl<'d, M: Module> Run<'d, M> {
         if self.trainer.monitor.needs_example_losses() {
             observation.example_losses = valid.losses;
         }
-        let metric = self.metric(&observation);
+        // What the monitor can never take for best must not be kept as best either.
+        let metric = self.metric(&observation).filter(|_| valid.loss.is_finite());
         let verdict = self.monitor.observe(observation);
         if verdict.new_best {
             let weights = self.trainer.params.flat();
