@@ -148,7 +148,9 @@ pub(crate) unsafe fn block(
     // The whole product decides, not the piece of it that this thread has: else the bits would depend on the cut.
     let algorithm = match () {
         _ if along_k && (a.rows < SHORT_DOT || b.cols == 1) => Algorithm::Dot,
-        _ if b.col_stride == 1 && (a.rows < SHORT || (b.rows * b.cols <= SMALL && a.rows * a.cols <= SMALL)) => {
+        _ if b.col_stride == 1
+            && (a.rows < SHORT || (b.rows * b.cols <= SMALL && a.rows * a.cols <= SMALL)) =>
+        {
             Algorithm::Unpacked
         }
         _ => Algorithm::Packed,
@@ -282,7 +284,8 @@ impl Block<'_> {
         let kc = self.a.cols.div_ceil(parts);
         let nc = NC.min(self.cols.len().next_multiple_of(wide));
         let mc = MC.min(self.rows.len().next_multiple_of(S::TILE_ROWS));
-        let (mut packed_b, mut packed_a) = (scratch::floats(kc * nc), scratch::floats(mc * kc + S::LANES));
+        let (mut packed_b, mut packed_a) =
+            (scratch::floats(kc * nc), scratch::floats(mc * kc + S::LANES));
         for jc in self.cols.clone().step_by(NC) {
             let jc = jc..(jc + NC).min(self.cols.end);
             for pc in (0..self.a.cols).step_by(kc) {

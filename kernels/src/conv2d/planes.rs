@@ -11,6 +11,9 @@ pub(super) struct Planes {
     pub(super) before: [usize; 2],
     /// Size of a plane with its zeros.
     pub(super) padded: [usize; 2],
+    /// The columns of a padded row are sorted by their remainder modulo this: where it is the stride, elements that
+    /// neighbouring output pixels take through one tap are neighbours.
+    pub(super) sorted: usize,
 }
 
 impl Planes {
@@ -20,14 +23,15 @@ impl Planes {
         size: [usize; 2],
         before: [usize; 2],
         reach: [usize; 2],
+        sorted: usize,
     ) -> Self {
-        let padded = [0, 1].map(|axis| before[axis] + size[axis].max(reach[axis]));
-        Self { count, size, before, padded }
+        let [h, w] = [0, 1].map(|axis| before[axis] + size[axis].max(reach[axis]));
+        Self { count, size, before, padded: [h, w.next_multiple_of(sorted)], sorted }
     }
 
     /// Whether the image can be read where it lies.
     pub(super) fn in_place(&self) -> bool {
-        self.size == self.padded
+        self.size == self.padded && self.sorted == 1
     }
 
     /// Floats from one padded plane to the next.
@@ -45,7 +49,12 @@ impl Planes {
         let row = at[0] + self.before[0] as isize;
         let col = at[1] + self.before[1] as isize;
         debug_assert!(row >= 0 && col >= 0);
-        (plane * self.plane() + row as usize * self.padded[1] + col as usize) as u32
+        (plane * self.plane() + row as usize * self.padded[1] + self.column(col as usize)) as u32
+    }
+
+    /// Where a column of a padded row is kept.
+    fn column(&self, col: usize) -> usize {
+        col % self.sorted * (self.padded[1] / self.sorted) + col / self.sorted
     }
 
     /// Copies whole planes from `from` into `to`, with zeros around each.
@@ -59,9 +68,19 @@ impl Planes {
         for (to, from) in to.chunks_exact_mut(self.plane()).zip(from.chunks_exact(h * w)) {
             to[..top * wide].fill(0.0);
             for (to, from) in to[top * wide..].chunks_exact_mut(wide).zip(from.chunks_exact(w)) {
-                to[..left].fill(0.0);
-                to[left..left + w].copy_from_slice(from);
-                to[left + w..].fill(0.0);
+                if self.sorted == 1 {
+                    to[..left].fill(0.0);
+                    to[left..left + w].copy_from_slice(from);
+                    to[left + w..].fill(0.0);
+                } else {
+                    to.fill(0.0);
+                    for (i, to) in to.chunks_exact_mut(wide / self.sorted).enumerate() {
+                        let first = (i + self.sorted - left % self.sorted) % self.sorted;
+                        let from = from.iter().skip(first).step_by(self.sorted);
+                        let to = &mut to[(left + first) / self.sorted..];
+                        to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
+                    }
+                }
             }
             to[(top + h) * wide..].fill(0.0);
         }
