@@ -157,7 +157,7 @@ impl SimdKernel for Piece<'_> {
                 for (image, to) in
                     self.images.clone().zip(padded.chunks_exact_mut(planes.len().max(1)))
                 {
-                    planes.fill(to, self.sweep.group_of(image, group));
+                    planes.fill(s, to, self.sweep.group_of(image, group));
                 }
                 self.phases(s, &padded, planes.len(), here);
             }

@@ -13,6 +13,9 @@
 //!       tile: acc[R, V] += weights[tap][R] * image[V + tap], over taps, in registers; written where it belongs
 //! ```
 //!
+//! The last vector of a row is moved back to end with the row, and computes some pixels again; so nothing but whole
+//! vectors is read and written, unless the row is shorter than one.
+//!
 //! There are 12 accumulators for any R: 6 x 2, 4 x 3, 3 x 4, 2 x 6, and 1 x 8 for depthwise convolutions.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
@@ -98,23 +101,25 @@ impl SimdKernel for Piece<'_> {
             *to = tap.source;
         }
         let mut list = scratch::offsets(sweep.phases.len() * most * 3);
-        for (phase, list) in sweep.phases.iter().zip(list.chunks_exact_mut(3 * most)) {
+        let mut furthest = 0;
+        for (phase, list) in sweep.phases.iter().zip(list.chunks_exact_mut((3 * most).max(1))) {
             list_vectors::<S>(phase, list);
+            furthest = furthest.max(reach(phase, list));
         }
-        // A last vector may reach beyond the last plane.
-        let mut padded = scratch::floats(planes.len() + S::LANES);
-        padded[planes.len()..].fill(0.0);
+        // Where the image cannot be read as it lies, or vectors of a short row reach beyond it.
+        let copy = !planes.in_place() || furthest + S::LANES > planes.len();
+        let mut padded = scratch::floats(if copy { furthest + S::LANES + planes.len() } else { 0 });
+        padded.fill(0.0);
         for image in self.images.clone() {
             for group in self.groups.clone() {
                 let from = sweep.group_of(image, group);
-                let from = if planes.in_place()
-                    && sweep.phases.iter().all(|p| p.grid[1] % S::LANES == 0)
-                {
-                    from
-                } else {
-                    planes.fill(&mut padded[..planes.len()], from);
+                let from = if copy {
+                    planes.fill(s, &mut padded[..planes.len()], from);
                     &padded[..]
+                } else {
+                    from
                 };
+                assert!(furthest + S::LANES <= from.len(), "conv2d: a tap beyond the image");
                 let bias = sweep.bias.map(|bias| &bias[group * sweep.lanes..][..sweep.lanes]);
                 let first = (image * sweep.groups + group) * sweep.lanes * sweep.channel;
                 // SAFETY: the output has this image's group, and no other piece writes it.
@@ -122,7 +127,7 @@ impl SimdKernel for Piece<'_> {
                 let mut weights =
                     &self.weights[group * sweep.lanes * taps_len..][..sweep.lanes * taps_len];
                 let mut taps = &taps[..];
-                for (phase, list) in sweep.phases.iter().zip(list.chunks_exact(3 * most)) {
+                for (phase, list) in sweep.phases.iter().zip(list.chunks_exact((3 * most).max(1))) {
                     let (here, rest) = taps.split_at(phase.taps.len());
                     let (w, rest_w) = weights.split_at(phase.taps.len() * sweep.lanes);
                     let job = Job {
@@ -133,6 +138,7 @@ impl SimdKernel for Piece<'_> {
                         lanes: sweep.lanes,
                         out,
                         channel: sweep.channel,
+                        cols: phase.grid[1],
                         step: phase.step[1],
                         write: sweep.write,
                     };
@@ -149,23 +155,33 @@ fn vectors<S: Simd>(phase: &Phase) -> usize {
     phase.grid[0] * phase.grid[1].div_ceil(S::LANES)
 }
 
-/// `list[i] = [offset in the source, offset in the output channel, pixels in the vector]`, filled up with vectors of no
-/// pixels.
+/// `list[i] = [offset in the source, offset in the output channel, leading pixels that an earlier vector has]`, filled up
+/// with vectors that have nothing new.
 #[inline(always)]
 fn list_vectors<S: Simd>(phase: &Phase, list: &mut [u32]) {
     let (list, _) = list.as_chunks_mut::<3>();
     let mut list = list.iter_mut();
+    let mut last = [0; 3];
     for row in 0..phase.grid[0] {
         for col in (0..phase.grid[1]).step_by(S::LANES) {
+            let start = col.min(phase.grid[1].saturating_sub(S::LANES));
+            let source = row * phase.source_step[0] + start * phase.source_step[1];
+            let out = phase.first + row * phase.step[0] + start * phase.step[1];
+            last = [source as u32, out as u32, (col - start) as u32];
             if let Some(to) = list.next() {
-                let source = row * phase.source_step[0] + col * phase.source_step[1];
-                let out = phase.first + row * phase.step[0] + col * phase.step[1];
-                let pixels = S::LANES.min(phase.grid[1] - col);
-                *to = [source as u32, out as u32, pixels as u32];
+                *to = last;
             }
         }
     }
-    list.for_each(|to| *to = [0; 3]);
+    last[2] = S::LANES as u32;
+    list.for_each(|to| *to = last);
+}
+
+/// The furthest element that a vector of the phase starts at.
+fn reach(phase: &Phase, list: &[u32]) -> usize {
+    let vector = list.iter().step_by(3).max().copied().unwrap_or(0);
+    let tap = phase.taps.iter().map(|tap| tap.source).max().unwrap_or(0);
+    (vector + tap) as usize
 }
 
 /// One phase of one group of one image.
@@ -177,6 +193,8 @@ struct Job<'a> {
     lanes: usize,
     out: *mut f32,
     channel: usize,
+    /// Pixels in a row, and the distance between them.
+    cols: usize,
     step: usize,
     write: Write,
 }
@@ -185,9 +203,6 @@ impl Job<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, list: &[u32]) {
         let (list, _) = list.as_chunks::<3>();
-        let furthest =
-            list.iter().map(|v| v[0]).max().unwrap_or(0) + self.taps.iter().max().unwrap_or(&0);
-        assert!(furthest as usize + S::LANES <= self.image.len(), "conv2d: a tap beyond the image");
         for list in list.chunks_exact(VECTORS) {
             for first in (0..self.lanes).step_by(S::TILE_ROWS) {
                 let high = S::TILE_ROWS.min(self.lanes - first);
@@ -222,7 +237,7 @@ impl Job<'_> {
         }
         let (tiles, _) = list.as_chunks::<V>();
         for vectors in tiles {
-            // SAFETY: `run` checked that the furthest vector and tap are inside the image; the weights are `depth` rows of R;
+            // SAFETY: the furthest vector and tap are inside the image, as was checked; the weights are `depth` rows of R;
             // the output has R channels from `first` on, each with the places in the list.
             unsafe {
                 let x = vectors.map(|[source, ..]| self.image.as_ptr().add(source as usize));
@@ -231,34 +246,39 @@ impl Job<'_> {
                 for r in 0..R {
                     let bias = s.splat(bias[r]);
                     for v in 0..V {
-                        let [_, to, pixels] = vectors[v];
+                        let [_, to, old] = vectors[v];
                         let to = self.out.add((first + r) * self.channel + to as usize);
-                        self.store(s, to, s.add(acc[r][v], bias), pixels as usize);
+                        self.store(s, to, s.add(acc[r][v], bias), old as usize);
                     }
                 }
             }
         }
     }
 
-    /// Writes or adds the first `pixels` lanes, `step` apart.
+    /// Writes a vector of pixels; where they are added, all but the first `old`.
     ///
     /// # Safety
-    /// They must be writable.
+    /// The pixels must be writable.
     #[inline(always)]
-    unsafe fn store<S: Simd>(&self, s: S, to: *mut f32, mut x: S::F32, pixels: usize) {
-        // SAFETY: no more than `pixels` places are touched.
+    unsafe fn store<S: Simd>(&self, s: S, to: *mut f32, mut x: S::F32, old: usize) {
+        // SAFETY: no more than the vector's pixels are touched.
         unsafe {
-            if self.step == 1 && pixels == S::LANES {
+            if self.step == 1 && self.cols >= S::LANES {
                 if self.write == Write::Add {
+                    if old > 0 {
+                        let mut ones = [1.0; 16];
+                        ones[..old].fill(0.0);
+                        x = s.select(s.gt(s.read(&ones), s.zero()), x, s.zero());
+                    }
                     x = s.add(s.load(to), x);
                 }
                 s.store(to, x);
             } else {
                 let mut lanes = [0.0; 16];
                 s.write(&mut lanes, x);
-                for (i, &x) in lanes[..pixels].iter().enumerate() {
+                for i in old..S::LANES.min(self.cols) {
                     let to = to.add(i * self.step);
-                    *to = if self.write == Write::Add { *to + x } else { x };
+                    *to = if self.write == Write::Add { *to + lanes[i] } else { lanes[i] };
                 }
             }
         }

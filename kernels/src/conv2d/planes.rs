@@ -1,5 +1,7 @@
 //! Zero-padded copies of images, so that a tap may reach beyond the edge without anybody asking.
 
+use crate::simd::Simd;
+
 /// How the planes (channels) of one group of an image are laid out for reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planes {
@@ -58,7 +60,8 @@ impl Planes {
     }
 
     /// Copies whole planes from `from` into `to`, with zeros around each.
-    pub(super) fn fill(&self, to: &mut [f32], from: &[f32]) {
+    #[inline(always)]
+    pub(super) fn fill<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
         let [h, w] = self.size;
         let [top, left] = self.before;
         let wide = self.padded[1];
@@ -70,7 +73,7 @@ impl Planes {
             for (to, from) in to[top * wide..].chunks_exact_mut(wide).zip(from.chunks_exact(w)) {
                 if self.sorted == 1 {
                     to[..left].fill(0.0);
-                    to[left..left + w].copy_from_slice(from);
+                    copy(s, &mut to[left..left + w], from);
                     to[left + w..].fill(0.0);
                 } else {
                     to.fill(0.0);
@@ -83,6 +86,20 @@ impl Planes {
                 }
             }
             to[(top + h) * wide..].fill(0.0);
+        }
+    }
+}
+
+/// Copies a row. Rows are short: a call of `memcpy` for each would cost more than the copying.
+#[inline(always)]
+fn copy<S: Simd>(s: S, to: &mut [f32], from: &[f32]) {
+    if from.len() < S::LANES {
+        to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
+    } else {
+        for i in (0..from.len()).step_by(S::LANES) {
+            let i = i.min(from.len() - S::LANES);
+            let x = s.read(&from[i..i + S::LANES]);
+            s.write(&mut to[i..i + S::LANES], x);
         }
     }
 }

@@ -109,7 +109,7 @@ impl SimdKernel for Piece<'_> {
                 let len = channels.len() * planes.plane();
                 let mut padded = scratch::floats(at_once * len);
                 for (image, to) in images.clone().zip(padded.chunks_exact_mut(len)) {
-                    planes.fill(to, &x[channel(image) * plane..][..channels.len() * plane]);
+                    planes.fill(s, to, &x[channel(image) * plane..][..channels.len() * plane]);
                 }
                 self.images(s, &mut sums, images, &padded, len, base);
             }
