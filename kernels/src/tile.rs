@@ -60,6 +60,53 @@ pub(crate) unsafe fn outer<S: Simd, const R: usize, const V: usize>(
     acc
 }
 
+/// `acc[r][v] = sum over k < depth of w[k * R + r] * x[v][at(k)..]`: [`outer`] with the vectors read from anywhere.
+///
+/// # Safety
+/// `LANES` floats must be readable at `x[v] + at(k)` for every `v` and `k < depth`, and `depth * R` floats at `w`.
+#[inline(always)]
+pub(crate) unsafe fn spread<S: Simd, const R: usize, const V: usize>(
+    s: S,
+    depth: usize,
+    w: *const f32,
+    x: [*const f32; V],
+    at: impl Fn(usize) -> usize,
+) -> [[S::F32; V]; R] {
+    let mut acc = [[s.zero(); V]; R];
+    for k in 0..depth {
+        let offset = at(k);
+        // The fewer of the two are kept in registers, the others pass by one at a time.
+        if R < V {
+            let mut ws = [s.zero(); R];
+            for r in 0..R {
+                // SAFETY: the caller's promise about w.
+                ws[r] = s.splat(unsafe { *w.add(k * R + r) });
+            }
+            for v in 0..V {
+                // SAFETY: the caller's promise about x.
+                let x = unsafe { s.load(x[v].add(offset)) };
+                for r in 0..R {
+                    acc[r][v] = s.fma(ws[r], x, acc[r][v]);
+                }
+            }
+        } else {
+            let mut xs = [s.zero(); V];
+            for v in 0..V {
+                // SAFETY: the caller's promise about x.
+                xs[v] = unsafe { s.load(x[v].add(offset)) };
+            }
+            for r in 0..R {
+                // SAFETY: the caller's promise about w.
+                let w = s.splat(unsafe { *w.add(k * R + r) });
+                for v in 0..V {
+                    acc[r][v] = s.fma(w, xs[v], acc[r][v]);
+                }
+            }
+        }
+    }
+    acc
+}
+
 /// Writes or adds a tile to the matrix at `c`, whose rows are `c_step` apart: the first `cols <= V * LANES` columns.
 ///
 /// # Safety

@@ -8,7 +8,7 @@ use super::{
     Conv2dDims,
     planes::Planes,
     pointwise,
-    sweep::{Phase, Sweep, Tap},
+    sweep::{Engine, Phase, Sweep, Tap},
 };
 use crate::Write;
 
@@ -38,7 +38,7 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
     let (oh, ow, [kh, kw]) = (d.oh(), d.ow(), d.kernel);
     let [rows, cols] = [axis_phases(d, 0, d.h), axis_phases(d, 1, d.w)];
     let before = [before(&rows), before(&cols)];
-    let planes = Planes::new(d.o_group(), [oh, ow], before, [reach(&rows), reach(&cols)]);
+    let planes = Planes::new(d.o_group(), [oh, ow], before, [reach(&rows), reach(&cols)], 1);
     let mut phases = Vec::with_capacity(rows.len() * cols.len());
     for row in &rows {
         for col in &cols {
@@ -59,6 +59,8 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
             });
         }
     }
+    let phase_taps = d.o_group() * (kh * kw).div_ceil(d.stride[0] * d.stride[1]);
+    let engine = Engine::choose(d.c_group(), phase_taps, d.w.div_ceil(d.stride[1]));
     let sweep = Sweep {
         source: dy,
         planes,
@@ -73,6 +75,7 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
         channel: d.h * d.w,
         write,
         multiply_adds: d.multiply_adds(),
+        engine,
     };
     sweep.run(dx);
 }

@@ -26,7 +26,7 @@ pub fn backward_weight(dw: &mut [f32], write: Write, dy: &[f32], x: &[f32], d: &
     if d.is_pointwise() {
         return pointwise::backward_weight(dw, write, dy, x, d);
     }
-    let (planes, taps) = source(d);
+    let (planes, taps) = source(d, 1);
     let step = [d.stride[0] * planes.padded[1], d.stride[1]];
     WeightSums { dy, x, d, planes, taps: &taps, step }.run(dw, write);
 }

@@ -4,7 +4,7 @@ use super::{
     Conv2dDims,
     planes::Planes,
     pointwise,
-    sweep::{Phase, Sweep, Tap},
+    sweep::{Engine, Phase, Sweep, Tap},
 };
 use crate::Write;
 
@@ -31,11 +31,13 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Co
     if d.is_pointwise() && d.c_group() > 0 {
         return pointwise::forward(y, x, w, bias, d);
     }
-    let (planes, taps) = source(d);
     let (oh, ow) = (d.oh(), d.ow());
+    let engine = Engine::choose(d.o_group(), d.taps(), ow);
+    let sorted = if engine == Engine::Pixels { d.stride[1] } else { 1 };
+    let (planes, taps) = source(d, sorted);
     let phase = Phase {
         grid: [oh, ow],
-        source_step: [d.stride[0] * planes.padded[1], d.stride[1]],
+        source_step: [d.stride[0] * planes.padded[1], d.stride[1] / sorted],
         first: 0,
         step: [ow, 1],
         taps: (0..).zip(taps).map(|(weight, source)| Tap { source, weight }).collect(),
@@ -54,20 +56,21 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Co
         channel: oh * ow,
         write: Write::Set,
         multiply_adds: d.multiply_adds(),
+        engine,
     };
     sweep.run(y);
 }
 
 /// The padded planes of one group of `x`, and where in them each tap, in the order of `w`, finds the first pixel's
 /// element.
-pub(super) fn source(d: &Conv2dDims) -> (Planes, Vec<u32>) {
+pub(super) fn source(d: &Conv2dDims, sorted: usize) -> (Planes, Vec<u32>) {
     let [kh, kw] = d.kernel;
     let reach = [(0, d.oh()), (1, d.ow())].map(|(axis, out)| {
         let last =
             out.saturating_sub(1) * d.stride[axis] + (d.kernel[axis] - 1) * d.dilation[axis] + 1;
         last.saturating_sub(d.padding[axis])
     });
-    let planes = Planes::new(d.c_group(), [d.h, d.w], d.padding, reach);
+    let planes = Planes::new(d.c_group(), [d.h, d.w], d.padding, reach, sorted);
     let offset = |t: usize| {
         let (c, i, j) = (t / (kh * kw), t / kw % kh, t % kw);
         let at = [(i, 0), (j, 1)]

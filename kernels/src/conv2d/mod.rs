@@ -17,7 +17,9 @@
 mod backward_bias;
 mod backward_input;
 mod backward_weight;
+mod channels;
 mod forward;
+mod pixels;
 mod planes;
 mod pointwise;
 mod sweep;

@@ -1,5 +1,7 @@
 //! Zero-padded copies of images, so that a tap may reach beyond the edge without anybody asking.
 
+use crate::simd::Simd;
+
 /// How the planes (channels) of one group of an image are laid out for reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planes {
@@ -11,6 +13,9 @@ pub(super) struct Planes {
     pub(super) before: [usize; 2],
     /// Size of a plane with its zeros.
     pub(super) padded: [usize; 2],
+    /// The columns of a padded row are sorted by their remainder modulo this: where it is the stride, elements that
+    /// neighbouring output pixels take through one tap are neighbours.
+    pub(super) sorted: usize,
 }
 
 impl Planes {
@@ -20,14 +25,15 @@ impl Planes {
         size: [usize; 2],
         before: [usize; 2],
         reach: [usize; 2],
+        sorted: usize,
     ) -> Self {
-        let padded = [0, 1].map(|axis| before[axis] + size[axis].max(reach[axis]));
-        Self { count, size, before, padded }
+        let [h, w] = [0, 1].map(|axis| before[axis] + size[axis].max(reach[axis]));
+        Self { count, size, before, padded: [h, w.next_multiple_of(sorted)], sorted }
     }
 
     /// Whether the image can be read where it lies.
     pub(super) fn in_place(&self) -> bool {
-        self.size == self.padded
+        self.size == self.padded && self.sorted == 1
     }
 
     /// Floats from one padded plane to the next.
@@ -45,11 +51,17 @@ impl Planes {
         let row = at[0] + self.before[0] as isize;
         let col = at[1] + self.before[1] as isize;
         debug_assert!(row >= 0 && col >= 0);
-        (plane * self.plane() + row as usize * self.padded[1] + col as usize) as u32
+        (plane * self.plane() + row as usize * self.padded[1] + self.column(col as usize)) as u32
+    }
+
+    /// Where a column of a padded row is kept.
+    fn column(&self, col: usize) -> usize {
+        col % self.sorted * (self.padded[1] / self.sorted) + col / self.sorted
     }
 
     /// Copies whole planes from `from` into `to`, with zeros around each.
-    pub(super) fn fill(&self, to: &mut [f32], from: &[f32]) {
+    #[inline(always)]
+    pub(super) fn fill<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
         let [h, w] = self.size;
         let [top, left] = self.before;
         let wide = self.padded[1];
@@ -59,11 +71,35 @@ impl Planes {
         for (to, from) in to.chunks_exact_mut(self.plane()).zip(from.chunks_exact(h * w)) {
             to[..top * wide].fill(0.0);
             for (to, from) in to[top * wide..].chunks_exact_mut(wide).zip(from.chunks_exact(w)) {
-                to[..left].fill(0.0);
-                to[left..left + w].copy_from_slice(from);
-                to[left + w..].fill(0.0);
+                if self.sorted == 1 {
+                    to[..left].fill(0.0);
+                    copy(s, &mut to[left..left + w], from);
+                    to[left + w..].fill(0.0);
+                } else {
+                    to.fill(0.0);
+                    for (i, to) in to.chunks_exact_mut(wide / self.sorted).enumerate() {
+                        let first = (i + self.sorted - left % self.sorted) % self.sorted;
+                        let from = from.iter().skip(first).step_by(self.sorted);
+                        let to = &mut to[(left + first) / self.sorted..];
+                        to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
+                    }
+                }
             }
             to[(top + h) * wide..].fill(0.0);
+        }
+    }
+}
+
+/// Copies a row. Rows are short: a call of `memcpy` for each would cost more than the copying.
+#[inline(always)]
+fn copy<S: Simd>(s: S, to: &mut [f32], from: &[f32]) {
+    if from.len() < S::LANES {
+        to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
+    } else {
+        for i in (0..from.len()).step_by(S::LANES) {
+            let i = i.min(from.len() - S::LANES);
+            let x = s.read(&from[i..i + S::LANES]);
+            s.write(&mut to[i..i + S::LANES], x);
         }
     }
 }

@@ -1,37 +1,14 @@
-//! The convolution loop: lanes are output channels, rows are output pixels.
+//! What forward and the gradient of the input have in common: every output pixel is a sum over taps.
 //!
-//! An output pixel is a sum over taps (channel, kernel row, kernel column) of an input element and a vector of weights,
-//! one for each output channel. With the image padded, the element is at `pixel offset + tap offset`: both come
-//! from tables, so stride, dilation and phase cost nothing and every pixel fills a tile's row, at the edges too.
-//!
-//! ```text
-//! pack the weights into panels [tap][16 output channels]
-//! for each run of images:                    (threads split images, then panels of output channels)
-//!   copy them with zeros around              (unless there is no padding)
-//!   for each block of pixels:                sums[pixel][channel], L2
-//!     for each part of the taps:             one panel of weights, L1
-//!       for each panel, for each 6 pixels:
-//!         tile: sums[6, 16] += image[pixel + tap] * panel[tap], over taps, in registers
-//!     transpose the sums into y[channel][pixel]
-//! ```
-//!
-//! The gradient of the input is the same sweep over `dy`, see [`backward_input`](super::backward_input()).
+//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Two engines run it:
+//! [`channels`] and [`pixels`], named after what their vectors hold.
 
-use super::planes::Planes;
+use super::{channels, pixels, planes::Planes};
 use crate::{
     Write,
-    isa::Isa,
     par::{self, Shared, Work},
-    scratch,
-    simd::{Simd, SimdKernel},
-    tile::{VECTORS, emit, outer, panel, transpose_into},
 };
 use std::ops::Range;
-
-/// Taps in a part: a panel is 512 x 16 floats = 32 KiB and streams from L2 while its pixels stay in L1.
-const TAPS: usize = 512;
-/// Floats of a block of sums: 256 KiB, half of L2.
-const SUMS: usize = 1 << 16;
 
 /// One sweep, in which all groups and images are alike.
 pub(super) struct Sweep<'a> {
@@ -54,6 +31,28 @@ pub(super) struct Sweep<'a> {
     pub(super) channel: usize,
     pub(super) write: Write,
     pub(super) multiply_adds: usize,
+    pub(super) engine: Engine,
+}
+
+/// What the vectors hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    /// One pixel of several output channels.
+    Channels,
+    /// Several pixels of one output channel.
+    Pixels,
+}
+
+impl Engine {
+    /// The one that wastes less on a grid of `cols` columns.
+    ///
+    /// Lanes of channels come by 16, and each sum is moved once more, as it has to be transposed: the price of 16
+    /// taps. Lanes of pixels come by 8, in each row; all weights of 6 channels must stay in L1.
+    pub(super) fn choose(lanes: usize, taps: usize, cols: usize) -> Self {
+        let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;
+        let pixels = lanes * (taps + 4) * cols.next_multiple_of(8);
+        if pixels < channels && taps < 1024 { Engine::Pixels } else { Engine::Channels }
+    }
 }
 
 /// A grid of output pixels that share their taps.
@@ -80,7 +79,7 @@ pub(super) struct Tap {
 }
 
 impl Phase {
-    fn pixels(&self) -> usize {
+    pub(super) fn pixels(&self) -> usize {
         self.grid[0] * self.grid[1]
     }
 }
@@ -89,348 +88,52 @@ impl Sweep<'_> {
     /// Computes `out [images, groups * lanes, channel]`.
     pub(super) fn run(&self, out: &mut [f32]) {
         assert_eq!(out.len(), self.images * self.groups * self.lanes * self.channel);
-        let isa = Isa::current();
-        let wide = isa.dispatch(PanelWidth);
-        let per_group = self.lanes.div_ceil(wide);
-        let panels = self.groups * per_group;
-        let taps: usize = self.phases.iter().map(|p| p.taps.len()).sum();
-        if self.images * panels == 0 {
-            return;
+        if !out.is_empty() {
+            let out = Shared(out.as_mut_ptr());
+            match self.engine {
+                Engine::Channels => channels::run(self, out),
+                Engine::Pixels => pixels::run(self, out),
+            }
         }
-        let mut packed = scratch::floats(panels * wide * (taps + 1));
-        let (bias, weights) = packed.split_at_mut(panels * wide);
-        self.pack_bias(bias, wide);
-        let rows = par::Rows { data: &mut weights[..], row: taps * wide };
-        par::split(Work::Elements(taps * panels * wide), panels, rows, |range, rows| {
-            if taps > 0 {
-                for (panel, to) in range.zip(rows.data.chunks_exact_mut(taps * wide)) {
-                    isa.dispatch(PackPanel {
-                        sweep: self,
-                        to,
-                        group: panel / per_group,
-                        first: panel % per_group * wide,
-                    });
-                }
+    }
+
+    /// Taps of all phases.
+    pub(super) fn taps(&self) -> usize {
+        self.phases.iter().map(|p| p.taps.len()).sum()
+    }
+
+    /// The planes of one group of one image.
+    pub(super) fn group_of(&self, image: usize, group: usize) -> &[f32] {
+        let len = self.planes.count * self.planes.size[0] * self.planes.size[1];
+        &self.source[(image * self.groups + group) * len..][..len]
+    }
+
+    /// The bias of each group, if there is one.
+    pub(super) fn bias_of_groups(&self) -> impl Iterator<Item = &[f32]> {
+        self.bias.unwrap_or_default().chunks_exact(self.lanes)
+    }
+
+    /// Cuts the work for the threads, where an image consists of `panels`, and calls `f` with images and panels: all
+    /// panels of at most `at_once` images, or some panels of one image.
+    pub(super) fn each_piece(
+        &self,
+        panels: usize,
+        at_once: usize,
+        f: impl Fn(Range<usize>, Range<usize>) + Sync,
+    ) {
+        let work = Work::MultiplyAdds(self.multiply_adds);
+        par::split(work, self.images * panels, (), |mut units, ()| {
+            while !units.is_empty() {
+                // The rest of an image that was cut, whole images, or the start of one that is cut.
+                let (image, first) = (units.start / panels, units.start % panels);
+                let whole = if first == 0 { (units.len() / panels).min(at_once) } else { 0 };
+                let (images, end) = match whole {
+                    0 => (image..image + 1, panels.min(first + units.len())),
+                    _ => (image..image + whole, panels),
+                };
+                units.start = (images.end - 1) * panels + end;
+                f(images, first..end);
             }
         });
-        let out = Shared(out.as_mut_ptr());
-        par::split(
-            Work::MultiplyAdds(self.multiply_adds),
-            self.images * panels,
-            (),
-            |mut units, ()| {
-                while !units.is_empty() {
-                    // The rest of an image that was cut, whole images, or the start of one that is cut.
-                    let (image, first) = (units.start / panels, units.start % panels);
-                    let run = if first == 0 && units.len() >= panels {
-                        (units.len() / panels).min(self.images_at_once())
-                    } else {
-                        1
-                    };
-                    let end = if run > 1 { panels } else { panels.min(first + units.len()) };
-                    // `out` holds every image and channel, and no other piece has these panels of these images.
-                    let images = image..image + run;
-                    isa.dispatch(Piece {
-                        sweep: self,
-                        images,
-                        panels: first..end,
-                        per_group,
-                        weights,
-                        bias,
-                        out: out.get(),
-                    });
-                    units.start += run * panels - first - (panels - end);
-                }
-            },
-        );
-    }
-
-    /// Small images are swept together, so that a panel of weights serves more than a few pixels.
-    fn images_at_once(&self) -> usize {
-        let pixels = self.phases.iter().map(Phase::pixels).max().unwrap_or(0);
-        (256 / pixels.max(1)).max(1)
-    }
-
-    /// `bias[panel][lane]`, zero where there is none.
-    fn pack_bias(&self, to: &mut [f32], wide: usize) {
-        to.fill(0.0);
-        if let Some(bias) = self.bias {
-            let per_group = to.len() / self.groups;
-            for (to, from) in to.chunks_exact_mut(per_group).zip(bias.chunks_exact(self.lanes)) {
-                to[..self.lanes].copy_from_slice(from);
-            }
-        }
-        debug_assert_eq!(to.len() % wide, 0);
-    }
-}
-
-/// The width of a panel is known only to the instruction set.
-pub(super) struct PanelWidth;
-
-impl SimdKernel for PanelWidth {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _s: S) -> usize {
-        panel::<S>()
-    }
-}
-
-/// Packs `to[phase][tap][lane]` of one panel, zero beyond the last lane.
-struct PackPanel<'a> {
-    sweep: &'a Sweep<'a>,
-    to: &'a mut [f32],
-    group: usize,
-    first: usize,
-}
-
-impl SimdKernel for PackPanel<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let wide = panel::<S>();
-        let Sweep { weights, lane_step, group_step, lanes, phases, .. } = *self.sweep;
-        let lanes = wide.min(lanes - self.first);
-        let from = &weights[self.group * group_step + self.first * lane_step..];
-        let mut to = self.to;
-        if lanes < wide {
-            to.fill(0.0);
-        }
-        for phase in phases {
-            let (here, rest) = to.split_at_mut(phase.taps.len() * wide);
-            to = rest;
-            let contiguous = phase.taps.iter().enumerate().all(|(i, tap)| tap.weight as usize == i);
-            if contiguous && !phase.taps.is_empty() {
-                assert!(from.len() >= (lanes - 1) * lane_step + phase.taps.len());
-                // SAFETY: `lanes` rows of taps.len() weights, lane_step apart, were just checked to be there; `here` is
-                // taps.len() rows of `wide`.
-                unsafe {
-                    transpose_into(
-                        s,
-                        here.as_mut_ptr(),
-                        wide,
-                        from.as_ptr(),
-                        lane_step,
-                        lanes,
-                        phase.taps.len(),
-                        Write::Set,
-                    );
-                }
-            } else {
-                for (to, tap) in here.chunks_exact_mut(wide).zip(&phase.taps) {
-                    for (lane, to) in to[..lanes].iter_mut().enumerate() {
-                        *to = from[lane * lane_step + tap.weight as usize];
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Some panels of some images, on one thread.
-struct Piece<'a> {
-    sweep: &'a Sweep<'a>,
-    images: Range<usize>,
-    panels: Range<usize>,
-    per_group: usize,
-    weights: &'a [f32],
-    bias: &'a [f32],
-    out: *mut f32,
-}
-
-impl SimdKernel for Piece<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let planes = self.sweep.planes;
-        let mut panels = self.panels.clone();
-        while !panels.is_empty() {
-            let group = panels.start / self.per_group;
-            let end = panels.end.min((group + 1) * self.per_group);
-            let here = panels.start..end;
-            panels.start = end;
-            let (group_len, image_len) = {
-                let plane = planes.count * planes.size[0] * planes.size[1];
-                (plane, plane * self.sweep.groups)
-            };
-            let group_of = |image: usize| {
-                &self.sweep.source[image * image_len + group * group_len..][..group_len]
-            };
-            if planes.in_place() {
-                let first = self.images.start * image_len + group * group_len;
-                self.phases(s, &self.sweep.source[first..], image_len, here);
-            } else {
-                let mut padded = scratch::floats(self.images.len() * planes.len());
-                for (image, to) in
-                    self.images.clone().zip(padded.chunks_exact_mut(planes.len().max(1)))
-                {
-                    planes.fill(to, group_of(image));
-                }
-                self.phases(s, &padded, planes.len(), here);
-            }
-        }
-    }
-}
-
-impl Piece<'_> {
-    /// All phases of one group: `image` holds the planes of the first image, the next is `image_step` further.
-    #[inline(always)]
-    fn phases<S: Simd>(&self, s: S, image: &[f32], image_step: usize, panels: Range<usize>) {
-        let wide = panel::<S>() * panels.len();
-        let block = (SUMS / wide).clamp(S::TILE_ROWS, 512) / S::TILE_ROWS * S::TILE_ROWS;
-        let mut taps_before = 0;
-        for phase in self.sweep.phases {
-            let total = self.images.len() * phase.pixels();
-            let block = block.min(total.next_multiple_of(S::TILE_ROWS));
-            let mut sums = scratch::floats(block * wide);
-            let mut offsets = scratch::offsets(block + phase.taps.len());
-            let (taps, pixels) = offsets.split_at_mut(phase.taps.len());
-            for (to, tap) in taps.iter_mut().zip(&phase.taps) {
-                *to = tap.source;
-            }
-            for first in (0..total).step_by(block) {
-                let block = first..(first + block).min(total);
-                let pixels = &mut pixels[..block.len()];
-                for (to, pixel) in pixels.iter_mut().zip(block.clone()) {
-                    let (i, at) = (pixel / phase.pixels(), pixel % phase.pixels());
-                    let (row, col) = (at / phase.grid[1], at % phase.grid[1]);
-                    *to = (i * image_step + row * phase.source_step[0] + col * phase.source_step[1])
-                        as u32;
-                }
-                self.sum(s, &mut sums, image, pixels, taps, taps_before, panels.clone());
-                self.write_out(s, &sums, phase, block, panels.clone());
-            }
-            taps_before += phase.taps.len();
-        }
-    }
-
-    /// `sums[pixel][panel][lane] = bias + sum over taps`
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn sum<S: Simd>(
-        &self,
-        s: S,
-        sums: &mut [f32],
-        image: &[f32],
-        pixels: &[u32],
-        taps: &[u32],
-        taps_before: usize,
-        panels: Range<usize>,
-    ) {
-        let wide = panel::<S>();
-        let width = wide * panels.len();
-        let panel_len = self.weights.len() / (self.sweep.groups * self.per_group);
-        let parts = taps.len().div_ceil(TAPS).max(1);
-        let part = taps.len().div_ceil(parts).max(1);
-        // The furthest element that is read: one check for all.
-        if let (Some(&pixel), Some(&tap)) = (pixels.iter().max(), taps.iter().max()) {
-            assert!(image.len() > pixel as usize + tap as usize, "conv2d: a tap beyond the image");
-        }
-        for first in (0..taps.len().max(1)).step_by(part) {
-            let some = &taps[first..taps.len().min(first + part)];
-            for (p, panel) in panels.clone().enumerate() {
-                let weights = &self.weights[panel * panel_len + (taps_before + first) * wide..]
-                    [..some.len() * wide];
-                let bias = (first == 0).then(|| &self.bias[panel * wide..][..wide]);
-                for (t, rows) in pixels.chunks(S::TILE_ROWS).enumerate() {
-                    let to = &mut sums[t * S::TILE_ROWS * width..][..rows.len() * width];
-                    let tile = Tile { image, taps: some, weights, bias, to, width, lane: p * wide };
-                    match *rows {
-                        [a, b, c, d, e, f] => tile.run(s, [a, b, c, d, e, f]),
-                        [a, b, c, d, e] => tile.run(s, [a, b, c, d, e]),
-                        [a, b, c, d] => tile.run(s, [a, b, c, d]),
-                        [a, b, c] => tile.run(s, [a, b, c]),
-                        [a, b] => tile.run(s, [a, b]),
-                        [a] => tile.run(s, [a]),
-                        _ => unreachable!("a tile has at most 6 rows"),
-                    }
-                }
-            }
-        }
-    }
-
-    /// Transposes the sums of a block of pixels into the output channels.
-    #[inline(always)]
-    fn write_out<S: Simd>(
-        &self,
-        s: S,
-        sums: &[f32],
-        phase: &Phase,
-        block: Range<usize>,
-        panels: Range<usize>,
-    ) {
-        let Sweep { lanes, groups, channel, write, .. } = *self.sweep;
-        let wide = panel::<S>();
-        let width = wide * panels.len();
-        let group = panels.start / self.per_group;
-        let first_lane = panels.start % self.per_group * wide;
-        let count = width.min(lanes - first_lane);
-        let contiguous = phase.step[1] == 1 && phase.step[0] == phase.grid[1];
-        let mut pixel = block.start;
-        while pixel < block.end {
-            let (i, at) = (pixel / phase.pixels(), pixel % phase.pixels());
-            let from = &sums[(pixel - block.start) * width..];
-            let channels = ((self.images.start + i) * groups + group) * lanes + first_lane;
-            // SAFETY: the output has `count` channels from here on, and the pixels of this run in each of them.
-            unsafe {
-                let to = self.out.add(channels * channel + phase.first);
-                if contiguous {
-                    let run = (phase.pixels() - at).min(block.end - pixel);
-                    transpose_into(s, to.add(at), channel, from.as_ptr(), width, run, count, write);
-                    pixel += run;
-                } else {
-                    let to = to.add(
-                        at / phase.grid[1] * phase.step[0] + at % phase.grid[1] * phase.step[1],
-                    );
-                    for (lane, &sum) in from[..count].iter().enumerate() {
-                        let to = to.add(lane * channel);
-                        *to = if write == Write::Add { *to + sum } else { sum };
-                    }
-                    pixel += 1;
-                }
-            }
-        }
-    }
-}
-
-/// A few pixels and one panel of output channels.
-struct Tile<'a> {
-    image: &'a [f32],
-    taps: &'a [u32],
-    weights: &'a [f32],
-    /// For the first part of the taps.
-    bias: Option<&'a [f32]>,
-    /// Rows of `width` sums, of which this panel's start at `lane`.
-    to: &'a mut [f32],
-    width: usize,
-    lane: usize,
-}
-
-impl Tile<'_> {
-    #[inline(always)]
-    fn run<S: Simd, const R: usize>(self, s: S, pixels: [u32; R]) {
-        let wide = panel::<S>();
-        // SAFETY: `sum` checked that the furthest pixel and tap are inside the image; the weights are taps.len() rows of
-        // a panel, `to` is R rows of `width`, and the panel is inside that width.
-        unsafe {
-            let rows = pixels.map(|pixel| self.image.as_ptr().add(pixel as usize));
-            let at = |k: usize| *self.taps.get_unchecked(k) as usize;
-            let mut acc =
-                outer::<S, R, VECTORS>(s, self.taps.len(), rows, at, self.weights.as_ptr(), wide);
-            let write = match self.bias {
-                Some(bias) => {
-                    for row in &mut acc {
-                        for (v, x) in row.iter_mut().enumerate() {
-                            *x = s.add(*x, s.load(bias.as_ptr().add(v * S::LANES)));
-                        }
-                    }
-                    Write::Set
-                }
-                None => Write::Add,
-            };
-            emit(s, acc, self.to.as_mut_ptr().add(self.lane), self.width, wide, write);
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The gradient of the weights as a sum over pixels: lanes are output channels, rows are taps.
 //!
-//! `dw[tap][o] = sum over pixels of x[pixel + tap] * dy[pixel][o]` is the [`sweep`](super::sweep) with pixels and taps changing
+//! `dw[tap][o] = sum over pixels of x[pixel + tap] * dy[pixel][o]` is the [`sweep`](super::channels) with pixels and taps changing
 //! places: again the image is read one float at a time at `pixel offset + tap offset`, and `dy`, transposed,
 //! as vectors.
 //!
@@ -14,7 +14,7 @@
 //! transpose the sums into dw[o][tap]
 //! ```
 
-use super::{Conv2dDims, planes::Planes, sweep::PanelWidth};
+use super::{Conv2dDims, channels::PanelWidth, planes::Planes};
 use crate::{
     Write,
     isa::Isa,
@@ -109,7 +109,7 @@ impl SimdKernel for Piece<'_> {
                 let len = channels.len() * planes.plane();
                 let mut padded = scratch::floats(at_once * len);
                 for (image, to) in images.clone().zip(padded.chunks_exact_mut(len)) {
-                    planes.fill(to, &x[channel(image) * plane..][..channels.len() * plane]);
+                    planes.fill(s, to, &x[channel(image) * plane..][..channels.len() * plane]);
                 }
                 self.images(s, &mut sums, images, &padded, len, base);
             }

@@ -1,0 +1,286 @@
+//! The sweep with pixels in the lanes: for few output channels, or few taps.
+//!
+//! A vector holds neighbouring pixels of one output row, and a tile is R output channels by V vectors. The weights are read one
+//! at a time, the padded image as vectors, each tap at its offset; a stride is dealt with by sorting the columns of
+//! the padded copy (see [`Planes`](super::planes::Planes)), so that the neighbours' elements are neighbours.
+//!
+//! ```text
+//! pack the weights: [6 output channels][tap][channel]
+//! for each image and group:               (threads split these)
+//!   copy its planes with zeros around
+//!   for each 24 vectors of pixels:        their part of the image: L1, L2
+//!     for each R output channels, for each V vectors:
+//!       tile: acc[R, V] += weights[tap][R] * image[V + tap], over taps, in registers; written where it belongs
+//! ```
+//!
+//! The last vector of a row is moved back to end with the row, and computes some pixels again; so nothing but whole
+//! vectors is read and written, unless the row is shorter than one.
+//!
+//! There are 12 accumulators for any R: 6 x 2, 4 x 3, 3 x 4, 2 x 6, and 1 x 8 for depthwise convolutions.
+
+#![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
+
+use super::sweep::{Phase, Sweep};
+use crate::{
+    Write,
+    isa::Isa,
+    par::Shared,
+    scratch,
+    simd::{Simd, SimdKernel},
+    tile::spread,
+};
+use std::ops::Range;
+
+/// Vectors of pixels that all output channels visit while their part of the image is hot: a multiple of every V.
+const VECTORS: usize = 24;
+
+/// Computes `out [images, groups * lanes, channel]`.
+pub(super) fn run(sweep: &Sweep, out: Shared) {
+    let isa = Isa::current();
+    let high = isa.dispatch(TileRows);
+    let taps = sweep.taps();
+    let mut weights = scratch::floats(sweep.groups * sweep.lanes * taps);
+    for (group, to) in weights.chunks_exact_mut((sweep.lanes * taps).max(1)).enumerate() {
+        pack(sweep, to, group, high);
+    }
+    sweep.each_piece(sweep.groups, 1, |images, groups| {
+        isa.dispatch(Piece { sweep, images, groups, weights: &weights, out: out.get() });
+    });
+}
+
+/// The number of rows of a tile is known only to the instruction set.
+struct TileRows;
+
+impl SimdKernel for TileRows {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _s: S) -> usize {
+        S::TILE_ROWS
+    }
+}
+
+/// Packs the weights of one group: `to[phase][tile of lanes][tap][lane]`.
+fn pack(sweep: &Sweep, to: &mut [f32], group: usize, high: usize) {
+    let from = &sweep.weights[group * sweep.group_step..];
+    let mut to = to.iter_mut();
+    for phase in sweep.phases {
+        for first in (0..sweep.lanes).step_by(high) {
+            for tap in &phase.taps {
+                for lane in first..sweep.lanes.min(first + high) {
+                    if let Some(to) = to.next() {
+                        *to = from[lane * sweep.lane_step + tap.weight as usize];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some groups of some images, on one thread.
+struct Piece<'a> {
+    sweep: &'a Sweep<'a>,
+    images: Range<usize>,
+    groups: Range<usize>,
+    weights: &'a [f32],
+    out: *mut f32,
+}
+
+impl SimdKernel for Piece<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let sweep = self.sweep;
+        let planes = sweep.planes;
+        let taps_len: usize = sweep.taps();
+        let most =
+            sweep.phases.iter().map(vectors::<S>).max().unwrap_or(0).next_multiple_of(VECTORS);
+        let mut taps = scratch::offsets(taps_len);
+        for (to, tap) in taps.iter_mut().zip(sweep.phases.iter().flat_map(|p| &p.taps)) {
+            *to = tap.source;
+        }
+        let mut list = scratch::offsets(sweep.phases.len() * most * 3);
+        let mut furthest = 0;
+        for (phase, list) in sweep.phases.iter().zip(list.chunks_exact_mut((3 * most).max(1))) {
+            list_vectors::<S>(phase, list);
+            furthest = furthest.max(reach(phase, list));
+        }
+        // Where the image cannot be read as it lies, or vectors of a short row reach beyond it.
+        let copy = !planes.in_place() || furthest + S::LANES > planes.len();
+        let mut padded = scratch::floats(if copy { furthest + S::LANES + planes.len() } else { 0 });
+        padded.fill(0.0);
+        for image in self.images.clone() {
+            for group in self.groups.clone() {
+                let from = sweep.group_of(image, group);
+                let from = if copy {
+                    planes.fill(s, &mut padded[..planes.len()], from);
+                    &padded[..]
+                } else {
+                    from
+                };
+                assert!(furthest + S::LANES <= from.len(), "conv2d: a tap beyond the image");
+                let bias = sweep.bias.map(|bias| &bias[group * sweep.lanes..][..sweep.lanes]);
+                let first = (image * sweep.groups + group) * sweep.lanes * sweep.channel;
+                // SAFETY: the output has this image's group, and no other piece writes it.
+                let out = unsafe { self.out.add(first) };
+                let mut weights =
+                    &self.weights[group * sweep.lanes * taps_len..][..sweep.lanes * taps_len];
+                let mut taps = &taps[..];
+                for (phase, list) in sweep.phases.iter().zip(list.chunks_exact((3 * most).max(1))) {
+                    let (here, rest) = taps.split_at(phase.taps.len());
+                    let (w, rest_w) = weights.split_at(phase.taps.len() * sweep.lanes);
+                    let job = Job {
+                        image: from,
+                        taps: here,
+                        weights: w,
+                        bias,
+                        lanes: sweep.lanes,
+                        out,
+                        channel: sweep.channel,
+                        cols: phase.grid[1],
+                        step: phase.step[1],
+                        write: sweep.write,
+                    };
+                    job.run(s, &list[..3 * vectors::<S>(phase).next_multiple_of(VECTORS)]);
+                    (taps, weights) = (rest, rest_w);
+                }
+            }
+        }
+    }
+}
+
+/// Vectors that cover the rows of a phase.
+fn vectors<S: Simd>(phase: &Phase) -> usize {
+    phase.grid[0] * phase.grid[1].div_ceil(S::LANES)
+}
+
+/// `list[i] = [offset in the source, offset in the output channel, leading pixels that an earlier vector has]`, filled up
+/// with vectors that have nothing new.
+#[inline(always)]
+fn list_vectors<S: Simd>(phase: &Phase, list: &mut [u32]) {
+    let (list, _) = list.as_chunks_mut::<3>();
+    let mut list = list.iter_mut();
+    let mut last = [0; 3];
+    for row in 0..phase.grid[0] {
+        for col in (0..phase.grid[1]).step_by(S::LANES) {
+            let start = col.min(phase.grid[1].saturating_sub(S::LANES));
+            let source = row * phase.source_step[0] + start * phase.source_step[1];
+            let out = phase.first + row * phase.step[0] + start * phase.step[1];
+            last = [source as u32, out as u32, (col - start) as u32];
+            if let Some(to) = list.next() {
+                *to = last;
+            }
+        }
+    }
+    last[2] = S::LANES as u32;
+    list.for_each(|to| *to = last);
+}
+
+/// The furthest element that a vector of the phase starts at.
+fn reach(phase: &Phase, list: &[u32]) -> usize {
+    let vector = list.iter().step_by(3).max().copied().unwrap_or(0);
+    let tap = phase.taps.iter().map(|tap| tap.source).max().unwrap_or(0);
+    (vector + tap) as usize
+}
+
+/// One phase of one group of one image.
+struct Job<'a> {
+    image: &'a [f32],
+    taps: &'a [u32],
+    weights: &'a [f32],
+    bias: Option<&'a [f32]>,
+    lanes: usize,
+    out: *mut f32,
+    channel: usize,
+    /// Pixels in a row, and the distance between them.
+    cols: usize,
+    step: usize,
+    write: Write,
+}
+
+impl Job<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, s: S, list: &[u32]) {
+        let (list, _) = list.as_chunks::<3>();
+        for list in list.chunks_exact(VECTORS) {
+            for first in (0..self.lanes).step_by(S::TILE_ROWS) {
+                let high = S::TILE_ROWS.min(self.lanes - first);
+                // Portable vectors are two registers each.
+                match (high, S::TILE_ROWS) {
+                    (1, 6) => self.tiles::<S, 1, 8>(s, list, first),
+                    (2, 6) => self.tiles::<S, 2, 6>(s, list, first),
+                    (3, _) => self.tiles::<S, 3, 4>(s, list, first),
+                    (4, _) => self.tiles::<S, 4, 3>(s, list, first),
+                    (5, _) => self.tiles::<S, 5, 2>(s, list, first),
+                    (6, _) => self.tiles::<S, 6, 2>(s, list, first),
+                    (2, _) => self.tiles::<S, 2, 2>(s, list, first),
+                    _ => self.tiles::<S, 1, 4>(s, list, first),
+                }
+            }
+        }
+    }
+
+    /// `R` output channels from `first` on, all vectors of the list.
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const V: usize>(
+        &self,
+        s: S,
+        list: &[[u32; 3]],
+        first: usize,
+    ) {
+        let depth = self.taps.len();
+        let weights = &self.weights[first * depth..][..R * depth];
+        let mut bias = [0.0; R];
+        if let Some(from) = self.bias {
+            bias.copy_from_slice(&from[first..first + R]);
+        }
+        let (tiles, _) = list.as_chunks::<V>();
+        for vectors in tiles {
+            // SAFETY: the furthest vector and tap are inside the image, as was checked; the weights are `depth` rows of R;
+            // the output has R channels from `first` on, each with the places in the list.
+            unsafe {
+                let x = vectors.map(|[source, ..]| self.image.as_ptr().add(source as usize));
+                let at = |k: usize| *self.taps.get_unchecked(k) as usize;
+                let acc = spread::<S, R, V>(s, depth, weights.as_ptr(), x, at);
+                for r in 0..R {
+                    let bias = s.splat(bias[r]);
+                    for v in 0..V {
+                        let [_, to, old] = vectors[v];
+                        let to = self.out.add((first + r) * self.channel + to as usize);
+                        self.store(s, to, s.add(acc[r][v], bias), old as usize);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a vector of pixels; where they are added, all but the first `old`.
+    ///
+    /// # Safety
+    /// The pixels must be writable.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(&self, s: S, to: *mut f32, mut x: S::F32, old: usize) {
+        // SAFETY: no more than the vector's pixels are touched.
+        unsafe {
+            if self.step == 1 && self.cols >= S::LANES {
+                if self.write == Write::Add {
+                    if old > 0 {
+                        let mut ones = [1.0; 16];
+                        ones[..old].fill(0.0);
+                        x = s.select(s.gt(s.read(&ones), s.zero()), x, s.zero());
+                    }
+                    x = s.add(s.load(to), x);
+                }
+                s.store(to, x);
+            } else {
+                let mut lanes = [0.0; 16];
+                s.write(&mut lanes, x);
+                for i in old..S::LANES.min(self.cols) {
+                    let to = to.add(i * self.step);
+                    *to = if self.write == Write::Add { *to + lanes[i] } else { lanes[i] };
+                }
+            }
+        }
+    }
+}
