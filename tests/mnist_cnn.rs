@@ -1,21 +1,38 @@
 //! The main job as its users run it: the example's own process, interrupted and resumed.
+#![cfg(all(feature = "gzip", feature = "signals"))]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// The example, built by `cargo test` along with this test, or now if only this test was asked for.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let profile_dir = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
-    let example = profile_dir.join("examples/mnist_cnn");
-    if !example.exists() {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-        let built = Command::new(cargo).args(["build", "--example", "mnist_cnn"]).status();
-        assert!(built.expect("cargo runs").success());
-    }
-    example
+/// The example, built in the same way as this test. `cargo test` has done so already, unless only
+/// this test was asked for.
+fn example() -> &'static Path {
+    static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
+    EXAMPLE.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        let profile = test.ancestors().nth(2).expect("TARGET/PROFILE/deps/TEST");
+        let features: Vec<&str> = [
+            cfg!(feature = "gzip").then_some("gzip"),
+            cfg!(feature = "signals").then_some("signals"),
+            cfg!(feature = "png").then_some("png"),
+            cfg!(feature = "cli").then_some("cli"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let mut build = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+        build.args(["build", "--quiet", "--example", "mnist_cnn", "--no-default-features"]);
+        build.args(["--features", &features.join(",")]);
+        build.arg("--target-dir").arg(profile.parent().expect("TARGET/PROFILE"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success());
+        profile.join("examples/mnist_cnn")
+    })
 }
 
 fn mnist_cnn(run_dir: &Path, arguments: &str) -> Output {
