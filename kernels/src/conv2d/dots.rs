@@ -107,7 +107,19 @@ impl Piece<'_> {
         let tile_len = R * T * S::LANES;
         let mut sums = scratch::floats(self.tiles.len() * tile_len);
         sums.fill(0.0);
-        // Short rows are read as whole vectors too, but only as much of them counts.
+        let mut list = scratch::offsets(2 * rows * cols.div_ceil(S::LANES));
+        let (list, _) = list.as_chunks_mut::<2>();
+        let (whole, last) = list.split_at_mut(rows * (cols / S::LANES));
+        let starts = |col: usize| {
+            (0..rows).map(move |row| [(row * cols + col) as u32, (row * step + col) as u32])
+        };
+        let inside = (0..rows).flat_map(|row| {
+            (0..cols / S::LANES)
+                .map(move |v| [row * cols + v * S::LANES, row * step + v * S::LANES])
+        });
+        whole.iter_mut().zip(inside).for_each(|(to, at)| *to = at.map(|at| at as u32));
+        last.iter_mut().zip(starts(cols.saturating_sub(S::LANES))).for_each(|(to, at)| *to = at);
+        let places = Places { cols, whole, last };
         let furthest = taps.iter().max().map_or(0, |&t| t as usize) + (rows - 1) * step + cols;
         let mut padded = scratch::floats(if planes.in_place() { 0 } else { planes.len() });
         let plane_len = planes.count * planes.size[0] * planes.size[1];
@@ -135,7 +147,7 @@ impl Piece<'_> {
                         let x = std::array::from_fn(|i| {
                             from.as_ptr().add(taps[(t + i).min(taps.len() - 1)] as usize)
                         });
-                        products(s, [rows, cols], dy, x, step)
+                        products(s, &places, dy, x)
                     };
                     let to = &mut sums[(tile - self.tiles.start) * tile_len..][..tile_len];
                     for r in 0..R {
@@ -170,50 +182,48 @@ fn place<const R: usize, const T: usize>(tile: usize, across: usize) -> (usize, 
     (tile / across * R, tile % across * T)
 }
 
-/// `acc[r][t] += dy[r][pixel] * x[t][pixel]`, over the pixels of an image; rows of `x` are `x_step` apart.
+/// Where the vectors of an image start, as `[offset in dy, offset in x]`.
+struct Places<'a> {
+    cols: usize,
+    /// Vectors inside the rows.
+    whole: &'a [[u32; 2]],
+    /// The last of each row where its length is no multiple of a vector's: moved back to end with the row, or shorter.
+    last: &'a [[u32; 2]],
+}
+
+/// `acc[r][t] = sum of dy[r][pixel] * x[t][pixel]`, over the pixels of an image.
 ///
 /// # Safety
-/// Every `dy` must be readable for `rows * cols` floats, every `x` for `(rows - 1) * x_step + cols`.
+/// Every `dy` and `x` must be readable for a vector, or a row if that is shorter, at its places.
 #[inline(always)]
 unsafe fn products<S: Simd, const R: usize, const T: usize>(
     s: S,
-    [rows, cols]: [usize; 2],
+    places: &Places,
     dy: [*const f32; R],
     x: [*const f32; T],
-    x_step: usize,
 ) -> [[S::F32; T]; R] {
     let mut acc = [[s.zero(); T]; R];
-    let whole = cols / S::LANES * S::LANES;
-    let tail = cols - whole;
-    // Of the vector that ends with the row, the lanes that no whole vector has had.
-    let mut ones = [0.0; 16];
-    ones[S::LANES - tail..S::LANES].fill(1.0);
-    let new = s.gt(s.read(&ones), s.zero());
-    for row in 0..rows {
-        let (y_at, x_at) = (row * cols, row * x_step);
-        let mut col = 0;
-        while col < whole {
-            // SAFETY: columns col .. col + LANES are inside the row.
-            unsafe {
-                let y = |r: usize| s.load(dy[r].add(y_at + col));
-                let x = |t: usize| s.load(x[t].add(x_at + col));
-                add_products(s, &mut acc, y, x);
-            }
-            col += S::LANES;
+    // SAFETY: every place in the lists is LANES, or `tail`, pixels of one row away from its end.
+    unsafe {
+        for &[y_at, x_at] in places.whole {
+            let y = |r: usize| s.load(dy[r].add(y_at as usize));
+            let x = |t: usize| s.load(x[t].add(x_at as usize));
+            add_products(s, &mut acc, y, x);
         }
-        if tail > 0 && whole > 0 {
-            let col = cols - S::LANES;
-            // SAFETY: the last LANES columns are inside the row.
-            unsafe {
-                let y = |r: usize| s.select(new, s.load(dy[r].add(y_at + col)), s.zero());
-                let x = |t: usize| s.load(x[t].add(x_at + col));
+        if places.cols >= S::LANES {
+            // Of the vector that ends with the row, the lanes that no whole vector has had.
+            let mut ones = [0.0; 16];
+            ones[S::LANES - places.cols % S::LANES..S::LANES].fill(1.0);
+            let new = s.gt(s.read(&ones), s.zero());
+            for &[y_at, x_at] in places.last {
+                let y = |r: usize| s.select(new, s.load(dy[r].add(y_at as usize)), s.zero());
+                let x = |t: usize| s.load(x[t].add(x_at as usize));
                 add_products(s, &mut acc, y, x);
             }
-        } else if tail > 0 {
-            // SAFETY: the row has `tail` columns.
-            unsafe {
-                let y = |r: usize| s.load_partial(dy[r].add(y_at), tail);
-                let x = |t: usize| s.load_partial(x[t].add(x_at), tail);
+        } else {
+            for &[y_at, x_at] in places.last {
+                let y = |r: usize| s.load_partial(dy[r].add(y_at as usize), places.cols);
+                let x = |t: usize| s.load_partial(x[t].add(x_at as usize), places.cols);
                 add_products(s, &mut acc, y, x);
             }
         }
