@@ -1,6 +1,6 @@
 //! `dw` from `dy` and `x`.
 
-use super::{Conv2dDims, forward::source, pointwise, weights::WeightSums};
+use super::{Conv2dDims, dots::DotSums, forward::source, pointwise, weights::WeightSums};
 use crate::Write;
 
 /// The gradient `dw [o, c / groups, kh, kw]` from `dy [n, o, oh, ow]` and `x [n, c, h, w]`.
@@ -26,7 +26,23 @@ pub fn backward_weight(dw: &mut [f32], write: Write, dy: &[f32], x: &[f32], d: &
     if d.is_pointwise() {
         return pointwise::backward_weight(dw, write, dy, x, d);
     }
-    let (planes, taps) = source(d, 1);
-    let step = [d.stride[0] * planes.padded[1], d.stride[1]];
-    WeightSums { dy, x, d, planes, taps: &taps, step }.run(dw, write);
+    if prefers_dots(d) {
+        let (planes, taps) = source(d, d.stride[1]);
+        let step = d.stride[0] * planes.padded[1];
+        DotSums { dy, x, d, planes, taps: &taps, step }.run(dw, write);
+    } else {
+        let (planes, taps) = source(d, 1);
+        let step = [d.stride[0] * planes.padded[1], d.stride[1]];
+        WeightSums { dy, x, d, planes, taps: &taps, step }.run(dw, write);
+    }
+}
+
+/// Which of the two wastes less, counted in products per pixel. Lanes of channels come by 16, and transposing `dy` costs
+/// as much as 16 taps; lanes of pixels come by 8, in each row, and load more for each product. Their sums are kept
+/// as vectors, which must not be too many.
+fn prefers_dots(d: &Conv2dDims) -> bool {
+    let (lanes, taps, cols) = (d.o_group(), d.taps(), d.ow());
+    let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;
+    let dots = lanes * (taps + 1) * cols.next_multiple_of(8) * 9 / 8;
+    dots < channels && lanes * taps <= 1 << 14
 }

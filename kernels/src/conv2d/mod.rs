@@ -18,6 +18,7 @@ mod backward_bias;
 mod backward_input;
 mod backward_weight;
 mod channels;
+mod dots;
 mod forward;
 mod pixels;
 mod planes;

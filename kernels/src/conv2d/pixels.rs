@@ -141,8 +141,11 @@ impl SimdKernel for Piece<'_> {
                         cols: phase.grid[1],
                         step: phase.step[1],
                         write: sweep.write,
+                        plain: sweep.write == Write::Set
+                            && phase.step[1] == 1
+                            && phase.grid[1] >= S::LANES,
                     };
-                    job.run(s, &list[..3 * vectors::<S>(phase).next_multiple_of(VECTORS)]);
+                    job.run(s, list, vectors::<S>(phase));
                     (taps, weights) = (rest, rest_w);
                 }
             }
@@ -197,36 +200,40 @@ struct Job<'a> {
     cols: usize,
     step: usize,
     write: Write,
+    /// Whether vectors can be stored as they are.
+    plain: bool,
 }
 
 impl Job<'_> {
     #[inline(always)]
-    fn run<S: Simd>(&self, s: S, list: &[u32]) {
+    fn run<S: Simd>(&self, s: S, list: &[u32], count: usize) {
         let (list, _) = list.as_chunks::<3>();
-        for list in list.chunks_exact(VECTORS) {
+        for some in (0..count).step_by(VECTORS) {
+            let (list, count) = (&list[some..some + VECTORS], VECTORS.min(count - some));
             for first in (0..self.lanes).step_by(S::TILE_ROWS) {
                 let high = S::TILE_ROWS.min(self.lanes - first);
                 // Portable vectors are two registers each.
                 match (high, S::TILE_ROWS) {
-                    (1, 6) => self.tiles::<S, 1, 8>(s, list, first),
-                    (2, 6) => self.tiles::<S, 2, 6>(s, list, first),
-                    (3, _) => self.tiles::<S, 3, 4>(s, list, first),
-                    (4, _) => self.tiles::<S, 4, 3>(s, list, first),
-                    (5, _) => self.tiles::<S, 5, 2>(s, list, first),
-                    (6, _) => self.tiles::<S, 6, 2>(s, list, first),
-                    (2, _) => self.tiles::<S, 2, 2>(s, list, first),
-                    _ => self.tiles::<S, 1, 4>(s, list, first),
+                    (1, 6) => self.tiles::<S, 1, 8>(s, list, count, first),
+                    (2, 6) => self.tiles::<S, 2, 6>(s, list, count, first),
+                    (3, _) => self.tiles::<S, 3, 4>(s, list, count, first),
+                    (4, _) => self.tiles::<S, 4, 3>(s, list, count, first),
+                    (5, _) => self.tiles::<S, 5, 2>(s, list, count, first),
+                    (6, _) => self.tiles::<S, 6, 2>(s, list, count, first),
+                    (2, _) => self.tiles::<S, 2, 2>(s, list, count, first),
+                    _ => self.tiles::<S, 1, 4>(s, list, count, first),
                 }
             }
         }
     }
 
-    /// `R` output channels from `first` on, all vectors of the list.
+    /// `R` output channels from `first` on, the first `count` vectors of the list.
     #[inline(always)]
     fn tiles<S: Simd, const R: usize, const V: usize>(
         &self,
         s: S,
         list: &[[u32; 3]],
+        count: usize,
         first: usize,
     ) {
         let depth = self.taps.len();
@@ -236,7 +243,7 @@ impl Job<'_> {
             bias.copy_from_slice(&from[first..first + R]);
         }
         let (tiles, _) = list.as_chunks::<V>();
-        for vectors in tiles {
+        for vectors in &tiles[..count.div_ceil(V)] {
             // SAFETY: the furthest vector and tap are inside the image, as was checked; the weights are `depth` rows of R;
             // the output has R channels from `first` on, each with the places in the list.
             unsafe {
@@ -245,10 +252,15 @@ impl Job<'_> {
                 let acc = spread::<S, R, V>(s, depth, weights.as_ptr(), x, at);
                 for r in 0..R {
                     let bias = s.splat(bias[r]);
+                    let channel = self.out.add((first + r) * self.channel);
                     for v in 0..V {
                         let [_, to, old] = vectors[v];
-                        let to = self.out.add((first + r) * self.channel + to as usize);
-                        self.store(s, to, s.add(acc[r][v], bias), old as usize);
+                        let (to, x) = (channel.add(to as usize), s.add(acc[r][v], bias));
+                        if self.plain {
+                            s.store(to, x);
+                        } else {
+                            self.store(s, to, x, old as usize);
+                        }
                     }
                 }
             }

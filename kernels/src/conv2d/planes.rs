@@ -72,9 +72,15 @@ impl Planes {
             to[..top * wide].fill(0.0);
             for (to, from) in to[top * wide..].chunks_exact_mut(wide).zip(from.chunks_exact(w)) {
                 if self.sorted == 1 {
-                    to[..left].fill(0.0);
+                    let right = wide - left - w;
+                    if left <= S::LANES && right <= S::LANES && wide >= S::LANES {
+                        // Two stores are cheaper than two calls of `memset`; what they zero too much is copied now.
+                        s.write(to, s.zero());
+                        s.write(&mut to[wide - S::LANES..], s.zero());
+                    } else {
+                        to.fill(0.0);
+                    }
                     copy(s, &mut to[left..left + w], from);
-                    to[left + w..].fill(0.0);
                 } else {
                     to.fill(0.0);
                     for (i, to) in to.chunks_exact_mut(wide / self.sorted).enumerate() {
