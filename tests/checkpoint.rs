@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use common::simfs::{ENOSPC, SimFs};
 use common::{loss, state};
 use ferrotape::Error;
 use ferrotape::checkpoint::{
-    CheckpointFault, CheckpointFile, Checkpoints, NamedTensor, TrainingState,
+    CheckpointFault, CheckpointFile, Checkpoints, NamedTensor, TrainingState, list,
 };
 use ferrotape::error::RunDirFault;
 
@@ -233,4 +235,37 @@ fn directories_text_and_future_files_are_named_for_what_they_are() {
     bytes[8] = 2;
     fs::write(&path, &bytes).unwrap();
     assert!(matches!(fault(&path), CheckpointFault::NeedsNewerReader { .. }));
+}
+
+#[test]
+fn a_preflight_finds_a_full_disk_before_the_first_step() {
+    let fs = SimFs::default();
+    let mut checkpoints = Checkpoints::open_in(Arc::new(fs.clone()), "run").unwrap();
+    checkpoints.preflight(&state(1)).unwrap();
+    assert!(!checkpoints.has_checkpoints() && fs.names().is_empty());
+    fs.fail(fs.ops() + 3, 1, ENOSPC);
+    let error = checkpoints.preflight(&state(1)).unwrap_err().to_string();
+    assert!(error.contains("cannot write") && error.contains("No space left"), "{error}");
+    assert!(fs.names().is_empty());
+    assert_eq!(checkpoints.save(&state(1), None).unwrap().generation, 0);
+}
+
+#[test]
+fn a_directory_can_be_looked_at_while_it_is_locked() {
+    let dir = scratch("list");
+    let mut checkpoints = Checkpoints::open(&dir).unwrap();
+    checkpoints.save(&state(1), loss(0.5)).unwrap();
+    fs::write(dir.join("ckpt-00000007.ftape"), "no").unwrap();
+    fs::write(dir.join("ckpt-18446744073709551615.ftape"), "no").unwrap();
+    let (entries, skipped) = list(&dir).unwrap();
+    assert_eq!(entries, checkpoints.entries());
+    assert_eq!(skipped.len(), 2);
+    assert!(list(dir.join("missing")).is_err());
+    drop(checkpoints);
+    // The largest number there is leaves none for the next file: an error, not a panic.
+    let mut checkpoints = Checkpoints::open(&dir).unwrap();
+    for _ in 0..2 {
+        let error = checkpoints.save(&state(2), None).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+    }
 }

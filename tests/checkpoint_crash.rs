@@ -64,6 +64,7 @@ fn run(fs: &SimFs, vfs: &Arc<dyn Vfs>, saves: u64, note: &mut dyn FnMut(u64, Rep
             let found = assert_whole(&loaded);
             assert!(Some(found) >= report.step || !loaded.skipped.is_empty());
         }
+        let _ = checkpoints.preflight(&tiny_state(0));
         for _ in 0..7 {
             step += 1;
             report.tried = step;
@@ -288,6 +289,26 @@ fn a_commit_without_one_of_its_fsyncs_is_caught() {
         let moments = moments(&fs, &vfs, 7);
         let (_, wrong) = crash_everywhere(&moments, 20_000);
         assert!(wrong.is_some(), "file {file}, dir {dir}: not noticed");
+    }
+}
+
+/// A state of many chunks: whichever write fails, the thread that prepares the next ones ends.
+#[test]
+fn a_write_that_fails_in_the_middle_of_many_ends_the_save() {
+    let state = common::state(3);
+    let fs = SimFs::default();
+    let mut checkpoints = open(Arc::new(fs.clone())).unwrap();
+    let before = fs.ops();
+    checkpoints.save(&state, None).unwrap();
+    for op in before..fs.ops() {
+        for _ in 0..20 {
+            let fs = SimFs::default();
+            let mut checkpoints = open(Arc::new(fs.clone())).unwrap();
+            fs.fail(op, 1, EIO);
+            let _ = checkpoints.save(&state, None);
+            fs.fail(0, 0, EIO);
+            checkpoints.save(&state, None).unwrap();
+        }
     }
 }
 

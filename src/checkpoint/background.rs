@@ -16,7 +16,7 @@
 //! down by all of its time, that bounds the loss to the fraction asked for.
 
 use std::borrow::Cow;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -114,7 +114,10 @@ impl BackgroundSaver {
         self.begun = Instant::now();
         let copy = snapshot(state, self.spare.take());
         self.snapshot_cost = self.begun.elapsed();
-        self.in_flight = self.jobs.send((copy, metric)).is_ok();
+        self.in_flight = true;
+        if self.jobs.send((copy, metric)).is_err() {
+            return Err(self.panicked());
+        }
         before
     }
 
@@ -125,10 +128,12 @@ impl BackgroundSaver {
     /// The error of the save, if it failed. Older checkpoints are untouched, and the next save
     /// writes a new file.
     pub fn poll(&mut self) -> Result<Option<Saved>> {
-        if self.in_flight
-            && let Ok(finished) = self.results.try_recv()
-        {
-            self.note(finished)?;
+        if self.in_flight {
+            match self.results.try_recv() {
+                Ok(finished) => self.note(finished)?,
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return Err(self.panicked()),
+            }
         }
         Ok(self.last.take())
     }
@@ -150,11 +155,13 @@ impl BackgroundSaver {
         }
         match self.results.recv() {
             Ok(finished) => self.note(finished),
-            Err(_) => {
-                self.in_flight = false;
-                Err(Error::config("background saver", "its thread has panicked"))
-            }
+            Err(_) => Err(self.panicked()),
         }
+    }
+
+    fn panicked(&mut self) -> Error {
+        self.in_flight = false;
+        Error::config("background saver", "its thread has panicked; nothing more is saved")
     }
 
     fn note(&mut self, finished: Finished) -> Result<()> {

@@ -222,7 +222,7 @@ impl Checkpoints {
             .map_err(|fault| Error::checkpoint(&path, fault))?;
         let bytes = plan.file_len();
         // A name is never used twice, not even after a failure that leaves its fate unknown.
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         let (path, digest) = commit(&*self.vfs, &self.dir, generation, plan)?;
         let digest = hex(&digest);
         self.entries.push(Entry {

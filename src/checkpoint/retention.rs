@@ -129,3 +129,65 @@ pub(super) fn by_metric(entries: &[Entry]) -> Vec<usize> {
     });
     ranked
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Cursor, Metric};
+
+    /// Entries of 100 bytes, one per metric, each at the end of an epoch.
+    fn entries(values: &[f64]) -> Vec<Entry> {
+        let entry = |(i, &value): (usize, &f64)| Entry {
+            generation: i as u64,
+            path: format!("{i}").into(),
+            bytes: 100,
+            cursor: Cursor { epoch: i as u64, ..Cursor::default() },
+            metric: Some(Metric::minimize("loss", value)),
+            pinned: false,
+            digest: String::new(),
+        };
+        values.iter().enumerate().map(entry).collect()
+    }
+
+    fn kept(retention: &Retention, entries: &[Entry]) -> Vec<usize> {
+        let roles = retention.roles(entries);
+        (0..entries.len()).filter(|&at| roles[at].any()).collect()
+    }
+
+    #[test]
+    fn every_role_keeps_its_own() {
+        let mut entries = entries(&[0.5, 0.3, 0.1, f64::NAN, 0.2, 0.6, 0.7, 0.8, 0.9]);
+        let mut retention = Retention { last: 1, best: 2, every_epochs: None, max_bytes: None };
+        assert_eq!(kept(&retention, &entries), [2, 4, 7, 8], "the last count at least 2");
+        retention.every_epochs = Some(3);
+        assert_eq!(kept(&retention, &entries), [2, 3, 4, 6, 7, 8]);
+        entries[5].pinned = true;
+        assert_eq!(kept(&retention, &entries), [2, 3, 4, 5, 6, 7, 8]);
+        // In the middle of an epoch there is no mark; of two at the same mark the first counts.
+        entries[3].cursor.position = 1;
+        entries[7].cursor = entries[6].cursor;
+        assert_eq!(kept(&retention, &entries), [2, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_budget_takes_roles_in_order_and_leaves_the_essential() {
+        let mut entries = entries(&[0.5, 0.1, 0.2, 0.6, 0.7, 0.8, 0.9, 1.0]);
+        entries[0].pinned = true;
+        let all = Retention { last: 3, best: 2, every_epochs: Some(3), max_bytes: None };
+        assert_eq!(kept(&all, &entries), [0, 1, 2, 3, 5, 6, 7]);
+        let budget = |bytes| kept(&Retention { max_bytes: Some(bytes), ..all.clone() }, &entries);
+        assert_eq!(budget(700), [0, 1, 2, 3, 5, 6, 7]);
+        assert_eq!(budget(600), [0, 1, 2, 5, 6, 7], "epoch marks go first");
+        assert_eq!(budget(500), [0, 1, 5, 6, 7], "then the second best");
+        assert_eq!(budget(400), [0, 1, 6, 7], "then the third last");
+        assert_eq!(budget(0), [0, 1, 6, 7], "and no more");
+    }
+
+    #[test]
+    fn after_a_change_of_metric_only_the_new_one_counts() {
+        let mut entries = entries(&[0.1, 0.2, 0.3]);
+        entries[1].metric = Some(Metric::maximize("accuracy", 0.8));
+        entries[2].metric = Some(Metric::maximize("accuracy", 0.9));
+        assert_eq!(by_metric(&entries), [2, 1]);
+    }
+}

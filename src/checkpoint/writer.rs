@@ -125,7 +125,9 @@ impl<'a> Plan<'a> {
             done.send(Vec::new()).expect("both ends are here");
         }
         let Plan { infos, values, .. } = self;
-        thread::scope(|scope| {
+        // Both ends on this side are moved into the closure: if writing fails, they are dropped
+        // before the other thread is waited for, which is how it learns.
+        thread::scope(move |scope| {
             scope.spawn(move || {
                 for (info, values) in infos.iter_mut().zip(values) {
                     // If writing has failed, nobody takes or returns chunks any more.
