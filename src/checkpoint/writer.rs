@@ -125,8 +125,6 @@ impl<'a> Plan<'a> {
             done.send(Vec::new()).expect("both ends are here");
         }
         let Plan { infos, values, .. } = self;
-        // Both ends on this side are moved into the closure: if writing fails, they are dropped
-        // before the other thread is waited for, which is how it learns.
         thread::scope(move |scope| {
             scope.spawn(move || {
                 for (info, values) in infos.iter_mut().zip(values) {

@@ -8,8 +8,11 @@
 //!
 //! | algorithm | idea | used for |
 //! |---|---|---|
-//! | [`sweep`] | lanes are output channels, rows are pixels; taps are offsets into the padded image | forward, `dx` |
+//! | [`sweep`] | an output pixel is a sum over taps of the padded image, found through tables of offsets | forward, `dx` |
+//! | . [`channels`] | its lanes are output channels, its rows are pixels | many output channels |
+//! | . [`pixels`] | its lanes are pixels, its rows are output channels | few output channels, or few taps |
 //! | [`weights`] | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
+//! | [`dots`] | lanes are pixels; a tile of dot products, channels by taps | `dw` of few channels or taps |
 //! | matrix product | a 1 x 1 kernel of stride 1 is one, image by image | all three |
 //!
 //! Which one runs is decided by the shape alone.
