@@ -192,31 +192,42 @@ impl SimdKernel for Block<'_> {
 }
 
 impl Block<'_> {
-    /// Both operands contiguous along `k`: tiles of 3 rows of A by 4 columns of B.
+    /// Both operands contiguous along `k`: tiles of 4 rows of A by 3 columns of B, and as many products in flight where
+    /// there are fewer rows or only one column.
     #[inline(always)]
     unsafe fn dots<S: Simd>(&self, s: S) {
-        for j in self.cols.clone().step_by(4) {
-            for i in self.rows.clone().step_by(3) {
-                let (high, wide) = (3.min(self.rows.end - i), 4.min(self.cols.end - j));
-                // SAFETY: rows i .. i + high of A and columns j .. j + wide of B are there.
-                unsafe {
-                    match (high, wide) {
-                        (3, 4) => self.dot_tile::<S, 3, 4>(s, i, j),
-                        (2, 4) => self.dot_tile::<S, 2, 4>(s, i, j),
-                        (1, 4) => self.dot_tile::<S, 1, 4>(s, i, j),
-                        _ => {
-                            for j in j..j + wide {
-                                match high {
-                                    3 => self.dot_tile::<S, 3, 1>(s, i, j),
-                                    2 => self.dot_tile::<S, 2, 1>(s, i, j),
-                                    _ => self.dot_tile::<S, 1, 1>(s, i, j),
-                                }
-                            }
-                        }
-                    }
+        let mut i = self.rows.start;
+        while i < self.rows.end {
+            // SAFETY: each covers rows of A from i on, as many as there are, and all columns of B.
+            let high = unsafe {
+                match self.rows.end - i {
+                    8.. if self.cols.len() == 1 => self.dot_rows::<S, 8, 1>(s, i),
+                    4.. => self.dot_rows::<S, 4, 3>(s, i),
+                    3 => self.dot_rows::<S, 3, 4>(s, i),
+                    2 => self.dot_rows::<S, 2, 6>(s, i),
+                    _ => self.dot_rows::<S, 1, 8>(s, i),
                 }
+            };
+            i += high;
+        }
+    }
+
+    /// `I` rows of A from `i` on: `J` columns at a time, then the rest one by one. Returns `I`.
+    #[inline(always)]
+    unsafe fn dot_rows<S: Simd, const I: usize, const J: usize>(&self, s: S, i: usize) -> usize {
+        let mut j = self.cols.start;
+        // SAFETY: the rows are inside A, the columns inside B.
+        unsafe {
+            while j + J <= self.cols.end {
+                self.dot_tile::<S, I, J>(s, i, j);
+                j += J;
+            }
+            while j < self.cols.end {
+                self.dot_tile::<S, I, 1>(s, i, j);
+                j += 1;
             }
         }
+        I
     }
 
     #[inline(always)]
@@ -421,6 +432,14 @@ impl Block<'_> {
         for i in ic.clone().step_by(S::TILE_ROWS) {
             let high = S::TILE_ROWS.min(ic.end - i);
             let to = &mut packed[(i - ic.start) * pc.len()..];
+            if row_stride == 1 && i + S::LANES <= self.a.rows {
+                // Whole vectors: what one leaves beyond its `high` lanes, the next overwrites.
+                for k in 0..pc.len() {
+                    let x = s.read(&data[i + (pc.start + k) * col_stride..][..S::LANES]);
+                    s.write(&mut to[k * high..][..S::LANES], x);
+                }
+                continue;
+            }
             let whole = if col_stride == 1 { pc.len() / S::LANES * S::LANES } else { 0 };
             for k in (0..whole).step_by(S::LANES) {
                 let mut square = [s.zero(); 16];
@@ -428,7 +447,6 @@ impl Block<'_> {
                     *row = s.read(&data[(i + r) * row_stride + pc.start + k..][..S::LANES]);
                 }
                 transpose(s, &mut square);
-                // Whole vectors: what one leaves beyond its `high` lanes, the next overwrites.
                 for (j, &column) in square.iter().enumerate().take(S::LANES) {
                     s.write(&mut to[(k + j) * high..][..S::LANES], column);
                 }

@@ -75,33 +75,9 @@ pub(crate) unsafe fn spread<S: Simd, const R: usize, const V: usize>(
     let mut acc = [[s.zero(); V]; R];
     for k in 0..depth {
         let offset = at(k);
-        // The fewer of the two are kept in registers, the others pass by one at a time.
-        if R < V {
-            let mut ws = [s.zero(); R];
-            for r in 0..R {
-                // SAFETY: the caller's promise about w.
-                ws[r] = s.splat(unsafe { *w.add(k * R + r) });
-            }
-            for v in 0..V {
-                // SAFETY: the caller's promise about x.
-                let x = unsafe { s.load(x[v].add(offset)) };
-                for r in 0..R {
-                    acc[r][v] = s.fma(ws[r], x, acc[r][v]);
-                }
-            }
-        } else {
-            let mut xs = [s.zero(); V];
-            for v in 0..V {
-                // SAFETY: the caller's promise about x.
-                xs[v] = unsafe { s.load(x[v].add(offset)) };
-            }
-            for r in 0..R {
-                // SAFETY: the caller's promise about w.
-                let w = s.splat(unsafe { *w.add(k * R + r) });
-                for v in 0..V {
-                    acc[r][v] = s.fma(w, xs[v], acc[r][v]);
-                }
-            }
+        // SAFETY: the caller's promises about w and x.
+        unsafe {
+            multiply_add(s, &mut acc, |r| s.splat(*w.add(k * R + r)), |v| s.load(x[v].add(offset)));
         }
     }
     acc
@@ -143,6 +119,39 @@ pub(crate) unsafe fn emit<S: Simd, const R: usize, const V: usize>(
     }
 }
 
+/// `acc[i][j] += a(i) * b(j)`: the fewer operands are kept in registers, the others pass by one at a time.
+#[inline(always)]
+pub(crate) fn multiply_add<S: Simd, const I: usize, const J: usize>(
+    s: S,
+    acc: &mut [[S::F32; J]; I],
+    a: impl Fn(usize) -> S::F32,
+    b: impl Fn(usize) -> S::F32,
+) {
+    if I < J {
+        let mut kept = [s.zero(); I];
+        for i in 0..I {
+            kept[i] = a(i);
+        }
+        for j in 0..J {
+            let b = b(j);
+            for i in 0..I {
+                acc[i][j] = s.fma(kept[i], b, acc[i][j]);
+            }
+        }
+    } else {
+        let mut kept = [s.zero(); J];
+        for j in 0..J {
+            kept[j] = b(j);
+        }
+        for i in 0..I {
+            let a = a(i);
+            for j in 0..J {
+                acc[i][j] = s.fma(a, kept[j], acc[i][j]);
+            }
+        }
+    }
+}
+
 /// `sum over k < depth of a[i][k] * b[j][k]` for each `i` and `j`.
 ///
 /// # Safety
@@ -157,28 +166,20 @@ pub(crate) unsafe fn dot<S: Simd, const I: usize, const J: usize>(
     let mut acc = [[s.zero(); J]; I];
     let whole = depth / S::LANES * S::LANES;
     let mut k = 0;
-    while k < whole {
-        // SAFETY: k + LANES <= depth.
-        let bs: [S::F32; J] = std::array::from_fn(|j| unsafe { s.load(b[j].add(k)) });
-        for i in 0..I {
-            // SAFETY: as above.
-            let x = unsafe { s.load(a[i].add(k)) };
-            for j in 0..J {
-                acc[i][j] = s.fma(x, bs[j], acc[i][j]);
-            }
+    // SAFETY: a whole vector, or `depth - whole` floats, are left in each row.
+    unsafe {
+        while k < whole {
+            multiply_add(s, &mut acc, |i| s.load(a[i].add(k)), |j| s.load(b[j].add(k)));
+            k += S::LANES;
         }
-        k += S::LANES;
-    }
-    if whole < depth {
-        // SAFETY: depth - whole floats are left in each row.
-        let bs: [S::F32; J] =
-            std::array::from_fn(|j| unsafe { s.load_partial(b[j].add(whole), depth - whole) });
-        for i in 0..I {
-            // SAFETY: as above.
-            let x = unsafe { s.load_partial(a[i].add(whole), depth - whole) };
-            for j in 0..J {
-                acc[i][j] = s.fma(x, bs[j], acc[i][j]);
-            }
+        if k < depth {
+            let n = depth - k;
+            multiply_add(
+                s,
+                &mut acc,
+                |i| s.load_partial(a[i].add(k), n),
+                |j| s.load_partial(b[j].add(k), n),
+            );
         }
     }
     let mut sums = [[0.0; J]; I];

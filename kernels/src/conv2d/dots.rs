@@ -24,6 +24,7 @@ use crate::{
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
+    tile::multiply_add,
 };
 use std::ops::Range;
 
@@ -208,7 +209,7 @@ unsafe fn products<S: Simd, const R: usize, const T: usize>(
         for &[y_at, x_at] in places.whole {
             let y = |r: usize| s.load(dy[r].add(y_at as usize));
             let x = |t: usize| s.load(x[t].add(x_at as usize));
-            add_products(s, &mut acc, y, x);
+            multiply_add(s, &mut acc, y, x);
         }
         if places.cols >= S::LANES {
             // Of the vector that ends with the row, the lanes that no whole vector has had.
@@ -218,48 +219,15 @@ unsafe fn products<S: Simd, const R: usize, const T: usize>(
             for &[y_at, x_at] in places.last {
                 let y = |r: usize| s.select(new, s.load(dy[r].add(y_at as usize)), s.zero());
                 let x = |t: usize| s.load(x[t].add(x_at as usize));
-                add_products(s, &mut acc, y, x);
+                multiply_add(s, &mut acc, y, x);
             }
         } else {
             for &[y_at, x_at] in places.last {
                 let y = |r: usize| s.load_partial(dy[r].add(y_at as usize), places.cols);
                 let x = |t: usize| s.load_partial(x[t].add(x_at as usize), places.cols);
-                add_products(s, &mut acc, y, x);
+                multiply_add(s, &mut acc, y, x);
             }
         }
     }
     acc
-}
-
-/// One vector of pixels: the fewer operands are kept in registers, the others pass by one at a time.
-#[inline(always)]
-fn add_products<S: Simd, const R: usize, const T: usize>(
-    s: S,
-    acc: &mut [[S::F32; T]; R],
-    y: impl Fn(usize) -> S::F32,
-    x: impl Fn(usize) -> S::F32,
-) {
-    if R < T {
-        let mut ys = [s.zero(); R];
-        for r in 0..R {
-            ys[r] = y(r);
-        }
-        for t in 0..T {
-            let x = x(t);
-            for r in 0..R {
-                acc[r][t] = s.fma(ys[r], x, acc[r][t]);
-            }
-        }
-    } else {
-        let mut xs = [s.zero(); T];
-        for t in 0..T {
-            xs[t] = x(t);
-        }
-        for r in 0..R {
-            let y = y(r);
-            for t in 0..T {
-                acc[r][t] = s.fma(y, xs[t], acc[r][t]);
-            }
-        }
-    }
 }

@@ -47,10 +47,11 @@ impl Engine {
     /// The one that wastes less on a grid of `cols` columns.
     ///
     /// Lanes of channels come by 16, and each sum is moved once more, as it has to be transposed: the price of 16
-    /// taps. Lanes of pixels come by 8, in each row; all weights of 6 channels must stay in L1.
+    /// taps. Lanes of pixels come by 8, in each row, and find their elements further apart;
+    /// all weights of 6 channels must stay in L1.
     pub(super) fn choose(lanes: usize, taps: usize, cols: usize) -> Self {
         let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;
-        let pixels = lanes * (taps + 4) * cols.next_multiple_of(8);
+        let pixels = lanes * (taps + 4) * cols.next_multiple_of(8) * 9 / 8;
         if pixels < channels && taps < 1024 { Engine::Pixels } else { Engine::Channels }
     }
 }
