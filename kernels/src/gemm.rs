@@ -39,7 +39,9 @@ const MC: usize = 144;
 /// Columns of a packed block of B: KC x NC floats = 2 MiB.
 const NC: usize = 2048;
 /// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
-const SHORT: usize = 4 * MAX_ROWS;
+const SHORT: usize = 8 * MAX_ROWS;
+/// For so few columns of C, rows of A are not packed if they are contiguous.
+const FEW: usize = 256;
 /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are.
 const SMALL: usize = 1 << 14;
 /// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
@@ -307,19 +309,14 @@ impl Block<'_> {
                     self.pack_b(s, &mut packed_b, pc.clone(), jc.clone());
                     for ic in self.rows.clone().step_by(MC) {
                         let ic = ic..(ic + MC).min(self.rows.end);
-                        self.pack_a(s, &mut packed_a, ic.clone(), pc.clone());
+                        let mut slivers = None;
+                        if self.cols.len() > FEW || self.a.col_stride != 1 {
+                            self.pack_a(s, &mut packed_a, ic.clone(), pc.clone());
+                            slivers = Some(packed_a.as_ptr());
+                        }
                         for (jr, j) in jc.clone().step_by(wide).enumerate() {
                             let b = packed_b.as_ptr().add(jr * pc.len() * wide);
-                            self.tiles(
-                                s,
-                                pc.clone(),
-                                b,
-                                wide,
-                                Some(packed_a.as_ptr()),
-                                ic.clone(),
-                                j,
-                                write,
-                            );
+                            self.tiles(s, pc.clone(), b, wide, slivers, ic.clone(), j, write);
                         }
                     }
                 }
