@@ -41,7 +41,7 @@ pub(super) struct DotSums<'a> {
 impl DotSums<'_> {
     pub(super) fn run(&self, dw: &mut [f32], write: Write) {
         let isa = Isa::current();
-        let (r, t) = isa.dispatch(TileShape(self.d.o_group()));
+        let (r, t) = isa.dispatch(TileShape { lanes: self.d.o_group(), taps: self.taps.len() });
         let (lanes, taps) = (self.d.o_group(), self.taps.len());
         let tiles = self.d.groups * lanes.div_ceil(r) * taps.div_ceil(t);
         let out = Shared(dw.as_mut_ptr());
@@ -51,19 +51,22 @@ impl DotSums<'_> {
     }
 }
 
-/// Rows and taps of a tile for so many output channels in a group: 12 accumulators, or 9 for one channel and a 3 x 3 kernel.
-struct TileShape(usize);
+/// Chooses the channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the rest.
+struct TileShape {
+    lanes: usize,
+    taps: usize,
+}
 
 impl SimdKernel for TileShape {
     type Output = (usize, usize);
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) -> (usize, usize) {
-        match (self.0, S::TILE_ROWS) {
+        match (self.lanes, S::TILE_ROWS) {
             (1, 6) => (1, 9),
             (2, 6) => (2, 6),
-            (3, 6) => (3, 4),
-            (lanes, 6) if lanes % 4 == 0 => (4, 3),
+            (3, 6) => (3, 3),
+            (_, 6) if self.taps.is_multiple_of(3) && !self.lanes.is_multiple_of(6) => (3, 3),
             (_, 6) => (6, 2),
             // Portable vectors are two registers each.
             (1, _) => (1, 3),
@@ -85,11 +88,10 @@ impl SimdKernel for Piece<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match TileShape(self.sums.d.o_group()).run(s) {
+        match (TileShape { lanes: self.sums.d.o_group(), taps: self.sums.taps.len() }).run(s) {
             (1, 9) => self.tiles::<S, 1, 9>(s),
             (2, 6) => self.tiles::<S, 2, 6>(s),
-            (3, 4) => self.tiles::<S, 3, 4>(s),
-            (4, 3) => self.tiles::<S, 4, 3>(s),
+            (3, 3) => self.tiles::<S, 3, 3>(s),
             (6, 2) => self.tiles::<S, 6, 2>(s),
             (1, 3) => self.tiles::<S, 1, 3>(s),
             _ => self.tiles::<S, 2, 2>(s),

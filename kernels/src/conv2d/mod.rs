@@ -6,15 +6,15 @@
 //!
 //! with stride `s`, padding `p`, dilation `d`, and `c` over the `c/g` channels of the group that `o` belongs to.
 //!
-//! | algorithm | idea | used for |
+//! | file | idea | used for |
 //! |---|---|---|
-//! | [`sweep`] | an output pixel is a sum over taps of the padded image, found through tables of offsets | forward, `dx` |
-//! | . [`channels`] | its lanes are output channels, its rows are pixels | many output channels |
-//! | . [`pixels`] | its lanes are pixels, its rows are output channels | few output channels, or few taps |
-//! | [`weights`] | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
-//! | [`dots`] | lanes are pixels; a tile of dot products, channels by taps | `dw` of few channels or taps |
-//! | matrix product | a 1 x 1 kernel of stride 1 is one, image by image | all three |
+//! | `channels.rs` | lanes are output channels, rows are pixels; taps are offsets into the padded image | forward, `dx` |
+//! | `pixels.rs` | lanes are pixels, rows are output channels: for few channels or taps, and depthwise | forward, `dx` |
+//! | `weights.rs` | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
+//! | `dots.rs` | dot products over pixels: for few channels or taps, and depthwise | `dw` |
+//! | `pointwise.rs` | a 1 x 1 kernel of stride 1 is a matrix product, image by image | all three |
 //!
+//! `sweep.rs` is what the first two have in common, `planes.rs` the padded copies. No matrix of patches is ever built.
 //! Which one runs is decided by the shape alone.
 
 mod backward_bias;

@@ -16,7 +16,8 @@
 //! The last vector of a row is moved back to end with the row, and computes some pixels again; so nothing but whole
 //! vectors is read and written, unless the row is shorter than one.
 //!
-//! There are 12 accumulators for any R: 6 x 2, 4 x 3, 3 x 4, 2 x 6, and 1 x 8 for depthwise convolutions.
+//! There are 8 to 12 accumulators for any R: 6 x 2, 4 x 2, 3 x 3, 2 x 6, and 1 x 8 for depthwise convolutions.
+//! (4 x 3 and 3 x 4 would need all 16 registers, and one accumulator ends up on the stack.)
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
@@ -216,8 +217,8 @@ impl Job<'_> {
                 match (high, S::TILE_ROWS) {
                     (1, 6) => self.tiles::<S, 1, 8>(s, list, count, first),
                     (2, 6) => self.tiles::<S, 2, 6>(s, list, count, first),
-                    (3, _) => self.tiles::<S, 3, 4>(s, list, count, first),
-                    (4, _) => self.tiles::<S, 4, 3>(s, list, count, first),
+                    (3, _) => self.tiles::<S, 3, 3>(s, list, count, first),
+                    (4, _) => self.tiles::<S, 4, 2>(s, list, count, first),
                     (5, _) => self.tiles::<S, 5, 2>(s, list, count, first),
                     (6, _) => self.tiles::<S, 6, 2>(s, list, count, first),
                     (2, _) => self.tiles::<S, 2, 2>(s, list, count, first),
