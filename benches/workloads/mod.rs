@@ -295,7 +295,7 @@ impl Network {
         network.sgd = Sgd::new(0.05).momentum(0.9);
         let first = network.train_step();
         let last = (0..30).map(|_| network.train_step()).last().expect("30 steps");
-        assert!((first - 10f32.ln()).abs() < 0.5 && last < 0.7 * first, "{net}: {first} -> {last}");
+        assert!((first - 10f32.ln()).abs() < 0.5 && last < 0.9 * first, "{net}: {first} -> {last}");
     }
 }
 
