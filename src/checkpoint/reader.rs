@@ -280,16 +280,26 @@ impl CheckpointFile {
         }
     }
 
+    /// Reads and verifies the history alone, which is small whatever the size of the weights.
+    ///
+    /// # Errors
+    /// As for [`CheckpointFile::read_state`].
+    pub fn read_history(&self) -> Result<History> {
+        let mut history = self.skeleton.history.clone();
+        for info in self.tensors.iter().filter(|info| info.role == Role::History) {
+            let values = self.read_values(info, true, &mut Vec::new());
+            set_column(&mut history, &info.name, values.map_err(|failure| failure.at(&self.path))?);
+        }
+        Ok(history)
+    }
+
     /// Puts the values of all tensors where they belong.
     fn assemble(self, values: Vec<Owned>) -> TrainingState<'static> {
         let mut state = self.skeleton;
         for (info, values) in self.tensors.into_iter().zip(values) {
-            match (info.role, info.name.as_str(), values) {
-                (Role::History, "epochs", Owned::U64(values)) => state.history.epochs = values,
-                (Role::History, "steps", Owned::U64(values)) => state.history.steps = values,
-                (Role::History, _, Owned::F64(values)) => state.history.values = values,
-                (Role::History, _, Owned::F32(values)) => state.history.samples = values,
-                (role, _, Owned::F32(values)) => {
+            match (info.role, values) {
+                (Role::History, values) => set_column(&mut state.history, &info.name, values),
+                (role, Owned::F32(values)) => {
                     let list = match role {
                         Role::Param => &mut state.params,
                         Role::Buffer => &mut state.buffers,
@@ -301,7 +311,7 @@ impl CheckpointFile {
                         data: Cow::Owned(values),
                     });
                 }
-                (role, name, _) => unreachable!("{role:?} {name} has a checked type"),
+                (role, _) => unreachable!("{role:?} {} has a checked type", info.name),
             }
         }
         state
@@ -462,6 +472,16 @@ impl Sections<'_> {
         }
         codec::decode(&bytes)
             .map_err(|reason| CheckpointFault::corrupt(entry.name(), reason).into())
+    }
+}
+
+/// Puts one of the history's four tensors, whose types have been checked, where it belongs.
+fn set_column(history: &mut History, name: &str, values: Owned) {
+    match (name, values) {
+        ("epochs", Owned::U64(values)) => history.epochs = values,
+        (_, Owned::U64(values)) => history.steps = values,
+        (_, Owned::F64(values)) => history.values = values,
+        (_, Owned::F32(values)) => history.samples = values,
     }
 }
 
