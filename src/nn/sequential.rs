@@ -8,6 +8,9 @@ use crate::ops::Conv2dOptions;
 use crate::params::Params;
 use crate::tape::{Graph, Var};
 
+/// No text makes [`Sequential::from_architecture`] allocate more than this: 4 GiB.
+const MAX_WEIGHTS: usize = 1 << 30;
+
 /// The description of one layer of a [`Sequential`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "layer", rename_all = "snake_case", deny_unknown_fields)]
@@ -87,6 +90,18 @@ impl Layer {
         Layer::Linear { inputs, outputs }
     }
 
+    /// How many weights the layer has; `None` if the number does not fit a `usize`.
+    fn weights(&self) -> Option<usize> {
+        let (inputs, outputs, window) = match *self {
+            Layer::Conv2d { inputs, outputs, kernel, .. } => {
+                (inputs, outputs, kernel.checked_mul(kernel)?)
+            }
+            Layer::Linear { inputs, outputs } => (inputs, outputs, 1),
+            _ => return Some(0),
+        };
+        inputs.checked_mul(window)?.checked_add(1)?.checked_mul(outputs)
+    }
+
     /// Max-pooling.
     pub fn max_pool2d(kernel: usize, stride: usize) -> Self {
         Layer::MaxPool2d { kernel, stride }
@@ -163,13 +178,20 @@ impl Sequential {
         &self.layers
     }
 
-    /// Builds a model from the text of [`Module::architecture`].
+    /// Builds a model from the text of [`Module::architecture`], which may come from anywhere.
     ///
     /// # Errors
-    /// [`Error::Config`] if the text does not describe layers this version knows.
+    /// [`Error::Config`] if the text does not describe layers this version knows, or describes
+    /// more than 2^30 weights.
     pub fn from_architecture(params: &mut Params, text: &str) -> Result<Self> {
         let layers: Vec<Layer> =
             serde_json::from_str(text).map_err(|e| Error::config("architecture", e.to_string()))?;
+        let weights =
+            layers.iter().try_fold(0_usize, |sum, layer| sum.checked_add(layer.weights()?));
+        if weights.is_none_or(|weights| weights > MAX_WEIGHTS) {
+            let reason = format!("describes more than {MAX_WEIGHTS} weights");
+            return Err(Error::config("architecture", reason));
+        }
         Ok(Sequential::new(params, layers))
     }
 }
@@ -201,5 +223,23 @@ impl Module for Sequential {
                 Layer::Dropout { p } => Dropout { p }.forward(g, x),
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_architecture_that_no_memory_holds_is_refused() {
+        let refused = |layers: &[Layer]| {
+            let text = serde_json::to_string(layers).unwrap();
+            let error = Sequential::from_architecture(&mut Params::new(0), &text).unwrap_err();
+            assert!(error.to_string().contains("more than 1073741824 weights"), "{error}");
+        };
+        refused(&[Layer::linear(usize::MAX, 1)]);
+        refused(&[Layer::conv2d(1, 1, usize::MAX)]);
+        refused(&[Layer::linear(1 << 15, 1 << 15)]);
+        refused(&[Layer::linear(1 << 15, 1 << 14), Layer::linear(1 << 15, 1 << 14)]);
     }
 }
