@@ -36,6 +36,7 @@
 pub mod checkpoint;
 pub mod data;
 pub mod error;
+pub mod interop;
 pub mod metrics;
 pub mod monitor;
 pub mod nn;

@@ -4,5 +4,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let _ = ferrotape::checkpoint::npz_from_bytes(data);
+    let _ = ferrotape::interop::npz::from_bytes(data.to_vec());
 });

@@ -92,7 +92,7 @@ fn write(vfs: &dyn Vfs, temporary: &Path, plan: Plan<'_>) -> Result<Checksum> {
 }
 
 /// Writes any other file completely or not at all, replacing an older one of the same name.
-pub(super) fn write_atomically(
+pub(crate) fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {

@@ -197,7 +197,7 @@ fn check_history(infos: &[TensorInfo]) -> Result<(), CheckpointFault> {
 
 /// Names are what people and tools select tensors by: not empty, of a sane length, free of
 /// control characters, and each one only once.
-pub(super) fn check_names<'a>(
+pub(crate) fn check_names<'a>(
     section: &str,
     names: impl Iterator<Item = &'a str>,
 ) -> Result<(), CheckpointFault> {

@@ -29,7 +29,6 @@
 //! | `commit` | bytes to a file that survives a power cut at any moment |
 //! | `manager` | the run directory: lock, generations, recovery |
 //! | `background` | saving while training goes on |
-//! | `safetensors`, `npz` | weights from and for PyTorch and NumPy |
 //! | `load` | saved weights into a model |
 //! | `retention` | which generations may be deleted |
 
@@ -40,25 +39,21 @@ mod format;
 mod index;
 mod load;
 mod manager;
-#[cfg(feature = "gzip")]
-mod npz;
 mod reader;
 mod retention;
-mod safetensors;
 mod state;
 pub mod vfs;
 mod writer;
 
 pub use crate::error::CheckpointFault;
 pub use background::BackgroundSaver;
+pub(crate) use commit::write_atomically;
+pub(crate) use index::check_names;
 pub use index::{Dtype, Role, TensorInfo};
 pub use load::{LoadOptions, LoadReport, Mismatch};
 pub use manager::{Checkpoints, Entry, Loaded, Saved, Skipped, list};
-#[cfg(feature = "gzip")]
-pub use npz::{load_npz, npz_from_bytes, save_npz};
 pub use reader::CheckpointFile;
 pub use retention::{Retention, Roles};
-pub use safetensors::{load_safetensors, safetensors_from_bytes, save_safetensors};
 pub use state::{
     Cursor, History, Metric, NamedTensor, OptimizerState, ScheduleState, TrainingState,
 };
