@@ -2,73 +2,97 @@
 
 use std::path::Path;
 
-use ferrotape::checkpoint::{self, CheckpointFile};
+use ferrotape::checkpoint::TrainingState;
 use ferrotape::monitor::{Comparison, EarlyStopping, Observation, StopReason, compare, read_log};
 use ferrotape::trainer::recorded_history;
 use ferrotape::{Error, Result};
 
-use super::{Options, line};
+use super::output::{Output, Table, number, or_dash};
+use super::{Arguments, Command, Exit, source};
 
-pub(super) fn replay(options: &Options, out: &mut String) -> Result<bool> {
-    let [source] = options.operands()?;
-    if options.rules.is_empty() {
-        let reason = "none given; try --rule 'patience(3)' --rule 'gl(5)' --rule 'pq(0.75,k=5)'";
-        return Err(Error::config("--rule", reason));
+pub(crate) const COMMAND: Command = Command {
+    name: "replay",
+    summary: "what other stopping rules would have done on a recorded run",
+    help: "\
+Says for each rule when it would have stopped a recorded run, the best it would have found by then,
+how much worse that is than the best of the whole run (regret), and the share of the training that
+it would have saved.
+
+Usage: ferrotape replay LOG.jsonl|FILE.ftape|RUN_DIR --rule RULE [--rule RULE ...]
+
+      --rule RULE     such as 'patience(3)', 'gl(5)', 'pq(0.75,k=5)', 'up(3,k=5)',
+                      'any(patience(5),target(0.1))'
+
+A log has one JSON object per line and evaluation with `epoch` (counted from 1), `train_loss` and
+`valid_loss`; other keys are metrics or ignored. It may be of any program.
+With --json there is one object per rule and line: rule, stop_epoch (null if it never stops),
+best_epoch, best_value, regret, saved, reason.
+",
+    run,
+};
+
+fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
+    let mut specs: Vec<EarlyStopping> = Vec::new();
+    while let Some(option) = arguments.option()? {
+        match option.as_str() {
+            "rule" => {
+                let rule: String = arguments.value()?;
+                specs.push(rule.parse().map_err(|error: Error| Exit::Usage(error.to_string()))?);
+            }
+            _ => return arguments.unknown(&option),
+        }
     }
-    let specs: Vec<EarlyStopping> =
-        options.rules.iter().map(|rule| rule.parse()).collect::<Result<_>>()?;
-    let history = history(source)?;
+    let [path] = arguments.operands()?;
+    if specs.is_empty() {
+        let reason = "no --rule given; try --rule 'patience(3)' --rule 'gl(5)'";
+        return Err(Exit::Usage(reason.into()));
+    }
+    let history = history(path)?;
     let found = compare(&specs, &history)?;
-    if options.json {
+    if arguments.json {
         for comparison in &found {
-            let object = serde_json::to_string(comparison).expect("plain data");
-            line(out, format_args!("{object}"));
+            out.json_line(&serde_json::to_value(comparison).expect("plain data"));
         }
         return Ok(true);
     }
     let last = history.last().map_or(0, |observation| observation.epoch);
-    line(out, format_args!("{} evaluations, the last at epoch {last}", history.len()));
-    let width = found.iter().map(|c| c.rule.len()).max().unwrap_or(0).max(4);
-    line(
-        out,
-        format_args!(
-            "{:<width$}  {:>5}  {:>5}  {:>12}  {:>10}  {:>6}  why it would stop",
-            "rule", "stop", "best", "value", "regret", "saved"
-        ),
-    );
-    for comparison in &found {
-        line(out, format_args!("{}", row(comparison, width)));
+    out.line(format!("{} evaluations, the last at epoch {last}", history.len()));
+    let headings = [
+        "rule",
+        ">stops at",
+        ">best epoch",
+        ">best value",
+        ">regret",
+        ">saved",
+        "why it would stop",
+    ];
+    let mut table = Table::new(&headings);
+    for Comparison { rule, stop_epoch, best_epoch, best_value, regret, saved, reason } in found {
+        table.row([
+            rule,
+            or_dash(stop_epoch),
+            or_dash(best_epoch),
+            or_dash(best_value.map(number)),
+            or_dash(regret.map(number)),
+            format!("{:.0}%", 100.0 * saved),
+            reason.as_ref().map_or("it never does".to_owned(), StopReason::to_string),
+        ]);
     }
+    table.print(out);
     Ok(true)
 }
 
-fn row(comparison: &Comparison, width: usize) -> String {
-    let Comparison { rule, stop_epoch, best_epoch, best_value, regret, saved, reason } = comparison;
-    let epoch = |epoch: &Option<u64>| epoch.map_or("-".to_owned(), |epoch| epoch.to_string());
-    let number = |x: &Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.6}"));
-    format!(
-        "{rule:<width$}  {:>5}  {:>5}  {:>12}  {:>10}  {:>5.0}%  {}",
-        epoch(stop_epoch),
-        epoch(best_epoch),
-        number(best_value),
-        number(regret),
-        100.0 * saved,
-        reason.as_ref().map_or("it never does".to_owned(), StopReason::to_string),
-    )
-}
-
 /// The evaluations recorded in a JSON Lines log, a checkpoint, or the newest one of a run.
-fn history(source: &Path) -> Result<Vec<Observation>> {
-    if source.is_dir() {
-        let (entries, _) = checkpoint::list(source)?;
-        let newest = entries
-            .last()
-            .ok_or_else(|| Error::config("replay", "this run directory holds no checkpoint"))?;
-        return Ok(recorded_history(&CheckpointFile::open(&newest.path)?.read_state()?));
+fn history(path: &Path) -> Result<Vec<Observation>> {
+    if path.is_dir() || path.extension().is_some_and(|extension| extension == "ftape") {
+        let history = source::open(path, false)?.read_history()?;
+        let recorded = recorded_history(&TrainingState { history, ..TrainingState::default() });
+        if recorded.is_empty() {
+            let name = path.display().to_string();
+            return Err(Error::config(name, "no evaluation has been recorded"));
+        }
+        return Ok(recorded);
     }
-    if source.extension().is_some_and(|extension| extension == "ftape") {
-        return Ok(recorded_history(&CheckpointFile::open(source)?.read_state()?));
-    }
-    let text = std::fs::read_to_string(source).map_err(|e| Error::io("read", source, e))?;
-    read_log(source, &text)
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
+    read_log(path, &text)
 }

@@ -1,0 +1,114 @@
+//! What a command prints: lines, tables, JSON; nothing until the command is done.
+
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
+
+use serde_json::Value;
+
+/// The text for stdout.
+#[derive(Default)]
+pub(crate) struct Output(String);
+
+impl Output {
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// One line. What a file contains must not control the terminal, so control characters are
+    /// shown as escapes.
+    pub(crate) fn line(&mut self, text: impl Display) {
+        self.0.push_str(&printable(&text.to_string()));
+        self.0.push('\n');
+    }
+
+    /// Text of this program's own, with its line breaks.
+    pub(crate) fn block(&mut self, text: &str) {
+        self.0.push_str(text);
+    }
+
+    /// A JSON document, indented.
+    pub(crate) fn json(&mut self, value: &Value) {
+        let _ = writeln!(self.0, "{value:#}"); // a String does not refuse
+    }
+
+    /// A JSON document on a line of its own.
+    pub(crate) fn json_line(&mut self, value: &Value) {
+        let _ = writeln!(self.0, "{value}");
+    }
+}
+
+/// A text without control characters.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let keep = |c: char| !c.is_control() || c == '\n';
+    if text.chars().all(keep) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if keep(c) { c.to_string() } else { c.escape_default().to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// Rows of cells under headings, in columns as wide as their widest cell.
+pub(crate) struct Table {
+    right: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A column whose heading begins with `>` is aligned to the right, as numbers should be.
+    pub(crate) fn new(headings: &[&str]) -> Self {
+        let right = headings.iter().map(|heading| heading.starts_with('>')).collect();
+        let row = headings.iter().map(|heading| heading.trim_start_matches('>').to_owned());
+        Table { right, rows: vec![row.collect()] }
+    }
+
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        // Escaped here, so that the widths are those of what is printed.
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell).into_owned()).collect());
+    }
+
+    pub(crate) fn print(&self, out: &mut Output) {
+        let width = |column: usize| {
+            self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).zip(&self.right);
+            let cells: Vec<String> = cells
+                .map(|((cell, &width), right)| match right {
+                    true => format!("{cell:>width$}"),
+                    false => format!("{cell:<width$}"),
+                })
+                .collect();
+            out.line(cells.join("  ").trim_end());
+        }
+    }
+}
+
+/// A number of bytes.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// A measurement, to six decimals unless it is too large or too small for that.
+pub(crate) fn number(x: f64) -> String {
+    match x.abs() {
+        0.0 | 1e-3..1e6 => format!("{x:.6}"),
+        size if size.is_finite() => format!("{x:.3e}"),
+        _ => format!("{x}"),
+    }
+}
+
+/// What there may be, or a dash.
+pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// The name of a variant of an enumeration, as printed.
+pub(crate) fn lower(value: impl std::fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
+}

@@ -1,0 +1,64 @@
+//! A checkpoint, named by its file or by the run directory it is in.
+
+use std::path::Path;
+
+use ferrotape::checkpoint::{self, CheckpointFile, Entry, Retention, Skipped};
+use ferrotape::error::RunDirFault;
+use ferrotape::{Error, Result};
+
+use super::message;
+
+/// Opens a file; in a run directory the newest checkpoint that verifies, or the best one. What
+/// had to be passed over is reported on stderr.
+pub(crate) fn open(path: &Path, best: bool) -> Result<CheckpointFile> {
+    if !path.is_dir() {
+        return CheckpointFile::open(path);
+    }
+    let (mut entries, mut skipped) = list(path)?;
+    while let Some(at) = preferred(&entries, best) {
+        let entry = entries.remove(at);
+        match CheckpointFile::open(&entry.path).and_then(|file| file.verify().map(|()| file)) {
+            Ok(file) => {
+                for Skipped { error, .. } in skipped {
+                    message(&format!("passed over: {error}"));
+                }
+                return Ok(file);
+            }
+            Err(error) => skipped.push(Skipped { path: entry.path, error }),
+        }
+    }
+    let none = if best { "no checkpoint with a metric" } else { "no checkpoint" };
+    Err(match skipped.is_empty() {
+        true => Error::config(path.display().to_string(), format!("this directory holds {none}")),
+        false => {
+            let fault = RunDirFault::NoValidCheckpoint { skipped };
+            Error::RunDir { path: path.to_owned(), fault }
+        }
+    })
+}
+
+fn preferred(entries: &[Entry], best: bool) -> Option<usize> {
+    if !best {
+        return entries.len().checked_sub(1);
+    }
+    let roles = Retention { best: 1, ..Retention::default() }.roles(entries);
+    roles.iter().position(|roles| roles.best)
+}
+
+/// The checkpoints of a run directory, and those that are damaged. A file that a running training
+/// has deleted in the meantime is neither.
+pub(crate) fn list(dir: &Path) -> Result<(Vec<Entry>, Vec<Skipped>)> {
+    let (entries, mut skipped) = checkpoint::list(dir)?;
+    skipped.retain(|file| !is_gone(&file.error));
+    Ok((entries, skipped))
+}
+
+/// Whether a file was not there any more when it was opened.
+pub(crate) fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Reads every byte of a file.
+pub(crate) fn verify(path: &Path) -> Result<()> {
+    CheckpointFile::open(path)?.verify()
+}
