@@ -6,7 +6,7 @@ use ferrotape::Result;
 use ferrotape::checkpoint::{CheckpointFile, Role, TensorInfo};
 use serde_json::{Value, json};
 
-use super::output::{Output, Table, lower, or_dash};
+use super::output::{Output, Table, lower, or_dash, setting};
 use super::{Arguments, Command, Exit, source};
 
 pub(crate) const COMMAND: Command = Command {
@@ -107,20 +107,34 @@ fn settings(a: &CheckpointFile, b: &CheckpointFile) -> Vec<Setting> {
     compare("monitor", Some(&old.monitor), Some(&new.monitor));
     let columns = |file: &CheckpointFile| file.metadata().history.columns.join(", ");
     compare("history columns", Some(&columns(a)), Some(&columns(b)));
+    compare("evaluations", Some(&evaluations(a)), Some(&evaluations(b)));
     keyed("config", &old.config, &new.config, &mut compare);
-    keyed("optimizer", &old.optimizer.hyper, &new.optimizer.hyper, &mut compare);
-    keyed("schedule", &old.schedule.values, &new.schedule.values, &mut compare);
+    let numbers = |list: &[(String, f64)]| -> Vec<(String, String)> {
+        list.iter().map(|(name, value)| (name.clone(), setting(*value))).collect()
+    };
+    let [hyper, values] = [
+        [&old.optimizer.hyper, &new.optimizer.hyper].map(|list| numbers(list)),
+        [&old.schedule.values, &new.schedule.values].map(|list| numbers(list)),
+    ];
+    keyed("optimizer", &hyper[0], &hyper[1], &mut compare);
+    keyed("schedule", &values[0], &values[1], &mut compare);
     differ
 }
 
+/// How many rows the history has; every history has the four tensors that it is stored as.
+fn evaluations(file: &CheckpointFile) -> usize {
+    let mut tensors = file.tensors().iter();
+    tensors.find(|info| info.role == Role::History).map_or(0, |info| info.shape[0])
+}
+
 /// Compares two lists of named values.
-fn keyed<T: Display>(
+fn keyed(
     group: &str,
-    a: &[(String, T)],
-    b: &[(String, T)],
+    a: &[(String, String)],
+    b: &[(String, String)],
     compare: &mut impl FnMut(&str, Option<&dyn Display>, Option<&dyn Display>),
 ) {
-    fn find<'l, T: Display>(list: &'l [(String, T)], key: &str) -> Option<&'l dyn Display> {
+    fn find<'l>(list: &'l [(String, String)], key: &str) -> Option<&'l dyn Display> {
         list.iter().find(|(name, _)| name == key).map(|(_, value)| value as &dyn Display)
     }
     let only_new = b.iter().filter(|(key, _)| find(a, key).is_none());
@@ -163,6 +177,8 @@ fn tensors(a: &CheckpointFile, b: &CheckpointFile) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for info in a.tensors() {
         changes.push(match find(b, info) {
+            // A longer history is no change of its tensors; its length is among the settings.
+            Some(other) if info.role == Role::History && other.shape != info.shape => continue,
             None => Change::new(info, "only in the first"),
             Some(other) if other.shape != info.shape => {
                 Change::new(info, format!("shape {:?} in the second", other.shape))

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use ferrotape::checkpoint::{CheckpointFile, History, Role, TensorInfo};
 use serde_json::{Map, Value, json};
 
-use super::output::{Output, Table, lower, number, size};
+use super::output::{Output, Table, lower, number, setting, size};
 use super::{Arguments, Command, Exit, source};
 
 pub(crate) const COMMAND: Command = Command {
@@ -100,7 +100,10 @@ fn print(file: &CheckpointFile, out: &mut Output) {
     field("position", &position);
     field("seed", &cursor.seed);
     let numbers = |numbers: &[(String, f64)]| {
-        numbers.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>()
+        numbers
+            .iter()
+            .map(|(name, value)| format!(" {name}={}", setting(*value)))
+            .collect::<String>()
     };
     field("optimizer", &(state.optimizer.kind.clone() + &numbers(&state.optimizer.hyper)));
     field("schedule", &(state.schedule.spec.clone() + &numbers(&state.schedule.values)));

@@ -137,19 +137,19 @@ fn run(out: &mut Output) -> Result<bool, Exit> {
 fn help(out: &mut Output) {
     out.block(
         "Looks at, verifies, compares, converts and prunes Ferrotape checkpoints.\n\n\
-         Usage: ferrotape COMMAND [OPTIONS]\n",
+         Usage: ferrotape COMMAND [OPTIONS]\n\n",
     );
     for command in COMMANDS {
         out.line(format!("  {:<9} {}", command.name, command.summary));
     }
     out.block(
-        "\nferrotape COMMAND --help explains a command. Every command prints JSON with --json.\n",
+        "\nferrotape COMMAND --help explains a command. Every command prints JSON with --json.\n\n",
     );
     out.block(EXIT_CODES);
 }
 
 fn command_help(command: &Command, out: &mut Output) {
     out.block(command.help);
-    out.block("\n      --json      print JSON\n  -h, --help      print this text\n");
+    out.block("\n      --json      print JSON\n  -h, --help      print this text\n\n");
     out.block(EXIT_CODES);
 }

@@ -30,11 +30,6 @@ impl Output {
     pub(crate) fn json(&mut self, value: &Value) {
         let _ = writeln!(self.0, "{value:#}"); // a String does not refuse
     }
-
-    /// A JSON document on a line of its own.
-    pub(crate) fn json_line(&mut self, value: &Value) {
-        let _ = writeln!(self.0, "{value}");
-    }
 }
 
 /// A text without control characters.
@@ -101,6 +96,12 @@ pub(crate) fn number(x: f64) -> String {
         size if size.is_finite() => format!("{x:.3e}"),
         _ => format!("{x}"),
     }
+}
+
+/// A setting: one that was an f32 is shown with the digits that an f32 has.
+pub(crate) fn setting(x: f64) -> String {
+    let narrow = x as f32;
+    if f64::from(narrow) == x { narrow.to_string() } else { x.to_string() }
 }
 
 /// What there may be, or a dash.

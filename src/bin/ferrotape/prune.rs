@@ -50,9 +50,9 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         let names: Vec<_> = removed.iter().map(|path| path.to_string_lossy()).collect();
         out.json(&json!({ "dry_run": dry_run, "removed": names, "kept": kept }));
     } else {
-        let did = if dry_run { "would remove" } else { "removed" };
-        removed.iter().for_each(|path| out.line(format!("{did} {}", path.display())));
-        out.line(format!("{} {did}, {kept} kept", removed.len()));
+        let done = if dry_run { "would be removed" } else { "removed" };
+        removed.iter().for_each(|path| out.line(format!("{} {done}", path.display())));
+        out.line(format!("{} {done}, {kept} kept", removed.len()));
     }
     Ok(true)
 }

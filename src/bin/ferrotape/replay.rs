@@ -51,7 +51,8 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
     let found = compare(&specs, &history)?;
     if arguments.json {
         for comparison in &found {
-            out.json_line(&serde_json::to_value(comparison).expect("plain data"));
+            // Written directly, which keeps the order of the fields.
+            out.block(&(serde_json::to_string(comparison).expect("plain data") + "\n"));
         }
         return Ok(true);
     }
@@ -75,7 +76,11 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             or_dash(best_value.map(number)),
             or_dash(regret.map(number)),
             format!("{:.0}%", 100.0 * saved),
-            reason.as_ref().map_or("it never does".to_owned(), StopReason::to_string),
+            match reason {
+                None => "it never does".to_owned(),
+                Some(reason @ StopReason::Missing { .. }) => format!("cannot be applied: {reason}"),
+                Some(reason) => reason.to_string(),
+            },
         ]);
     }
     table.print(out);
