@@ -163,12 +163,13 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(params, before);
 }
 
-/// What reads one of the two formats.
+/// What reads one of the three formats.
 type Reader = fn(Vec<u8>) -> ferrotape::Result<Vec<NamedTensor<'static>>>;
 
-const READERS: [(Reader, &[&str]); 2] = [
+const READERS: [(Reader, &[&str]); 3] = [
     (|bytes| interop::safetensors::from_bytes(bytes), &["interop.safetensors"]),
     (|bytes| interop::npz::from_bytes(bytes), &["interop.npz", "interop-compressed.npz"]),
+    (|bytes| interop::npy::from_bytes(bytes).map(|_| Vec::new()), &["interop-fortran.npy"]),
 ];
 
 #[test]

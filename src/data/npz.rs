@@ -61,7 +61,7 @@ fn values(array: Array) -> Result<Values, String> {
         return Ok(array.data.into());
     }
     if !matches!(array.element, Element::F16 | Element::F32 | Element::F64) {
-        return Err(format!("has type {}: expected uint8 or floats", array.descr));
+        return Err(format!("has type {}: expected uint8 or floats", array.element));
     }
     let floats = array.values()?;
     match floats.iter().position(|x| !x.is_finite()) {
@@ -74,9 +74,9 @@ fn whole_numbers(array: &Array) -> Result<Vec<usize>, String> {
     if !matches!(array.shape[..], [_] | [_, 1]) {
         return Err(format!("has shape {:?}: expected one label per example", array.shape));
     }
-    let numbers = array.whole_numbers();
+    let numbers = array.element.whole_numbers(&array.data);
     let numbers =
-        numbers.ok_or_else(|| format!("has type {}: expected whole numbers", array.descr))?;
+        numbers.ok_or_else(|| format!("has type {}: expected whole numbers", array.element))?;
     let label =
         |number: i128| usize::try_from(number).map_err(|_| "has a negative label".to_owned());
     numbers.map(label).collect()
@@ -170,12 +170,15 @@ mod tests {
             ),
             (with(&header("<f2", "(3,)"), &hy), "2 labels"),
             (with(&header("<f2", "(1, 3)"), &hy), "1 images but 2 labels"),
-            (with(&header("|b1", "(2, 3)"), &hy), "array `x` has type |b1"),
+            (with(&header("|b1", "(2, 3)"), &hy), "array `x` has type bool"),
             (
                 with(&header("|u1", "(2, 4)"), &hy),
                 "array `x` has 6 bytes, not those of shape [2, 4]",
             ),
-            (with(&hx, &header("<f2", "(1,)")), "array `y` has type <f2: expected whole numbers"),
+            (
+                with(&hx, &header("<f2", "(1,)")),
+                "array `y` has type float16: expected whole numbers",
+            ),
             (with(&hx, &header("|u1", "(1, 2)")), "array `y` has shape [1, 2]"),
             (with("{'shape': (2, 3)}", &hy), "not understood: {'shape': (2, 3)}"),
             (negative, "array `y` has a negative label"),

@@ -1,5 +1,7 @@
 //! The types of number that files hold, and how each becomes an f32.
 
+use std::fmt;
+
 /// The type of one number in a file, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
@@ -100,13 +102,28 @@ impl Element {
     }
 
     /// The numbers in `bytes` as they are; `None` if the type is not one of whole numbers.
-    pub(super) fn whole_numbers(self, bytes: &[u8]) -> Option<impl Iterator<Item = i128>> {
+    pub(crate) fn whole_numbers(self, bytes: &[u8]) -> Option<impl Iterator<Item = i128>> {
         let (size, signed) = match self {
             Element::Signed(size) => (size, true),
             Element::Unsigned(size) => (size, false),
             _ => return None,
         };
         Some(bytes.chunks_exact(size).map(move |bytes| whole(bytes, signed)))
+    }
+}
+
+/// As NumPy calls it.
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Element::F16 => f.write_str("float16"),
+            Element::Bf16 => f.write_str("bfloat16"),
+            Element::F32 => f.write_str("float32"),
+            Element::F64 => f.write_str("float64"),
+            Element::Signed(size) => write!(f, "int{}", 8 * size),
+            Element::Unsigned(size) => write!(f, "uint{}", 8 * size),
+            Element::Bool => f.write_str("bool"),
+        }
     }
 }
 

@@ -80,8 +80,6 @@ pub(super) fn header(shape: &[usize]) -> Vec<u8> {
 
 /// An array whose elements are still as in the file.
 pub(crate) struct Array {
-    /// NumPy's name of the type, such as `<f4`.
-    pub(crate) descr: String,
     pub(crate) element: Element,
     pub(crate) shape: Vec<usize>,
     /// The elements in row-major order.
@@ -117,10 +115,12 @@ impl Array {
         bytes.drain(..start);
         if byte_size(&shape, element.size()) != Some(bytes.len()) {
             let got = bytes.len();
-            return Err(format!("has {got} bytes, not those of shape {shape:?} and type {descr}"));
+            return Err(format!(
+                "has {got} bytes, not those of shape {shape:?} and type {element}"
+            ));
         }
         let data = if fortran { transposed(&bytes, &shape, element.size()) } else { bytes };
-        Ok(Array { descr, element, shape, data })
+        Ok(Array { element, shape, data })
     }
 
     /// The elements as f32.
@@ -130,11 +130,6 @@ impl Array {
         reserved.map_err(|_| "does not fit into memory")?;
         self.element.append(&self.data, &mut values)?;
         Ok(values)
-    }
-
-    /// The elements as they are, if they are whole numbers.
-    pub(crate) fn whole_numbers(&self) -> Option<impl Iterator<Item = i128>> {
-        self.element.whole_numbers(&self.data)
     }
 }
 
