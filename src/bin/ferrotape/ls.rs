@@ -1,5 +1,6 @@
 //! `ferrotape ls`: the checkpoints of a run.
 
+use std::fs::{self, Metadata};
 use std::path::Path;
 
 use ferrotape::Error;
@@ -25,6 +26,9 @@ are those that the run itself has noted, or by default: the last 3 and the best 
 ",
     run,
 };
+
+/// A larger one lists more checkpoints than anyone keeps, and is not worth its memory.
+const MAX_MANIFEST: u64 = 16 << 20;
 
 fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
     let mut quick = false;
@@ -95,9 +99,12 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
 /// The roles of each entry. Which ones a run keeps is its own choice, so what it has noted in its
 /// manifest comes first; the manifest may be missing, old, or not ours.
 fn roles(dir: &Path, entries: &[Entry]) -> Vec<Vec<String>> {
-    let noted: Value = std::fs::read(dir.join("manifest.json"))
+    let manifest = dir.join("manifest.json");
+    let small = |file: &Metadata| file.is_file() && file.len() < MAX_MANIFEST;
+    let noted: Value = fs::metadata(&manifest)
         .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .filter(small)
+        .and_then(|_| serde_json::from_slice(&fs::read(&manifest).ok()?).ok())
         .unwrap_or_default();
     let noted_for = |entry: &Entry| -> Option<Vec<String>> {
         let rows = noted["checkpoints"].as_array()?;
