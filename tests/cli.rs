@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use common::{loss, scratch, state};
@@ -24,9 +24,32 @@ fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ferrotape"))
 }
 
+/// Between fork and exec a child holds what its parent has open, locks too: while one is started,
+/// no run directory may be closed, or it would stay locked for a moment.
+static FORK: Mutex<()> = Mutex::new(());
+
+fn fork_lock() -> MutexGuard<'static, ()> {
+    FORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start(command: &mut Command) -> Child {
+    let _guard = fork_lock();
+    command.spawn().unwrap()
+}
+
+fn close(checkpoints: Checkpoints) {
+    let _guard = fork_lock();
+    drop(checkpoints);
+}
+
+fn output(command: &mut Command) -> Output {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    start(command).wait_with_output().unwrap()
+}
+
 /// Exit code, stdout, stderr.
 fn ferrotape(arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = program().args(arguments).output().unwrap();
+    let Output { status, stdout, stderr } = output(program().args(arguments));
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().expect("no signal"), text(stdout), text(stderr))
 }
@@ -50,7 +73,16 @@ fn run_dir(name: &str, losses: [f64; 5]) -> PathBuf {
     for (step, value) in (0..).zip(losses) {
         checkpoints.save(&state(step), loss(value)).unwrap();
     }
+    close(checkpoints);
     dir
+}
+
+/// The state in a run directory.
+fn load(dir: &Path) -> TrainingState<'static> {
+    let mut checkpoints = Checkpoints::open(dir).unwrap();
+    let loaded = checkpoints.load_latest().unwrap().unwrap();
+    close(checkpoints);
+    loaded.state
 }
 
 const FALLING: [f64; 5] = [1.0, 0.5, 0.25, 0.125, 0.0625];
@@ -204,13 +236,12 @@ fn weights_go_out_and_come_back_with_the_same_bits() {
         assert_eq!(interop::read(out).unwrap(), expected);
         let imported = scratch("cli", &format!("imported-{name}"));
         ok(&["import", out, "--run-dir", imported.to_str().unwrap()]);
-        let loaded = Checkpoints::open(&imported).unwrap().load_latest().unwrap().unwrap();
-        assert_eq!(loaded.state.params, expected);
+        assert_eq!(load(&imported).params, expected);
 
         // Like the checkpoint it came from: parameters and buffers find their places again.
         let like = scratch("cli", &format!("like-{name}"));
         ok(&["import", out, "--run-dir", like.to_str().unwrap(), "--like", &file(&dir, 0)]);
-        let loaded = Checkpoints::open(&like).unwrap().load_latest().unwrap().unwrap().state;
+        let loaded = load(&like);
         assert_eq!((loaded.params, loaded.buffers), (state(3).params, state(3).buffers));
         assert!(loaded.optimizer.slots.is_empty() && loaded.cursor.step == 0);
 
@@ -250,7 +281,7 @@ fn imported_weights_must_fit_the_architecture() {
     assert!(!dir.join("a").exists(), "refused before anything is created");
     assert_eq!(import("w.safetensors", &at("arch.json"), "a", &rename).0, 0);
     // The checkpoint can be used without the code that made it.
-    let loaded = Checkpoints::open(dir.join("a")).unwrap().load_latest().unwrap().unwrap().state;
+    let loaded = load(&dir.join("a"));
     let mut same = Params::new(9);
     let text = loaded.config("architecture").unwrap();
     assert_eq!(Sequential::from_architecture(&mut same, text).unwrap().layers(), model.layers());
@@ -455,15 +486,12 @@ fn a_closed_pipe_is_no_panic_and_a_full_disk_no_success() {
     let dir = run_dir("pipe", FALLING);
     let run = |stdout: Stdio, stderr: Stdio| {
         let arguments = ["inspect", dir.to_str().unwrap(), "--json"];
-        let child = program().args(arguments).stdout(stdout).stderr(stderr).spawn().unwrap();
+        let child = start(program().args(arguments).stdout(stdout).stderr(stderr));
         child.wait_with_output().unwrap()
     };
-    let mut child = program()
-        .args(["inspect", dir.to_str().unwrap(), "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = program();
+    command.args(["inspect", dir.to_str().unwrap(), "--json"]);
+    let mut child = start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
@@ -576,13 +604,7 @@ proptest! {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
-        let output = program()
-            .arg(command)
-            .args(&arguments)
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let output = output(program().arg(command).args(&arguments).current_dir(&dir));
         let error = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code();
         prop_assert!(matches!(code, Some(0..=2)), "{command} {arguments:?}: {code:?} {error}");
