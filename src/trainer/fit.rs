@@ -11,6 +11,7 @@ use crate::data::{Batches, Dataset};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Observation, TrainingPlan, Verdict};
 use crate::nn::Module;
+use crate::optim::Progress;
 use crate::rng::{Purpose, Stream};
 use crate::tape::{Graph, Tape};
 
@@ -203,7 +204,7 @@ impl<'d, M: Module> Run<'d, M> {
 
     /// Trains from the current position to the end of the epoch; `Some` if interrupted.
     fn train_epoch(&mut self) -> Result<Option<Stop>> {
-        let Run { trainer, train, position, train_tape, training, base_lr, .. } = self;
+        let Run { trainer, train, position, monitor, train_tape, training, base_lr, .. } = self;
         let Trainer { model, params, optimizer, augment, callbacks, .. } = trainer;
         let mut batches = Batches::new(*train, trainer.batch_size).shuffled(params.seed());
         if let Some(augment) = augment {
@@ -211,11 +212,19 @@ impl<'d, M: Module> Run<'d, M> {
         }
         let steps_per_epoch = batches.per_epoch() as u64;
         batches.seek(position.epoch, position.batch as usize);
-        optimizer.lr = trainer.schedule.lr(*base_lr, position.epoch);
 
         let mut interrupted = false;
         while position.batch < steps_per_epoch && !interrupted {
             let started = Instant::now();
+            optimizer.lr = trainer.schedule.lr(
+                *base_lr,
+                &Progress {
+                    epoch: position.epoch,
+                    step: position.step,
+                    steps_per_epoch,
+                    history: monitor.history(),
+                },
+            );
             let batch = batches.next().expect("the epoch is not over");
             let mut g = Graph::new(train_tape, params).at_step(position.step);
             let x = g.input(&batch.inputs);
