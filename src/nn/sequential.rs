@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conv2d, Dropout, Linear, Module};
+use super::{BatchNorm2d, Conv2d, Dropout, Linear, Module};
 use crate::error::{Error, Result};
 use crate::ops::Conv2dOptions;
 use crate::params::Params;
@@ -32,6 +32,11 @@ pub enum Layer {
         inputs: usize,
         /// Output features.
         outputs: usize,
+    },
+    /// `[n, channels, ..]`, see [`BatchNorm2d`].
+    BatchNorm2d {
+        /// Channels.
+        channels: usize,
     },
     /// The largest of each window.
     MaxPool2d {
@@ -98,6 +103,7 @@ impl Layer {
 enum Built {
     Conv2d(Conv2d),
     Linear(Linear),
+    BatchNorm2d(BatchNorm2d),
     /// A layer without parameters is its description.
     Plain(Layer),
 }
@@ -151,6 +157,9 @@ impl Sequential {
                 Layer::Linear { inputs, outputs } => {
                     Built::Linear(Linear::new(params, &name, inputs, outputs))
                 }
+                Layer::BatchNorm2d { channels } => {
+                    Built::BatchNorm2d(BatchNorm2d::new(params, &name, channels))
+                }
                 ref plain => Built::Plain(plain.clone()),
             }
         });
@@ -185,8 +194,9 @@ impl Module for Sequential {
         self.built.iter().fold(x, |x, layer| match layer {
             Built::Conv2d(conv) => conv.forward(g, x),
             Built::Linear(linear) => linear.forward(g, x),
+            Built::BatchNorm2d(norm) => norm.forward(g, x),
             Built::Plain(plain) => match *plain {
-                Layer::Conv2d { .. } | Layer::Linear { .. } => {
+                Layer::Conv2d { .. } | Layer::Linear { .. } | Layer::BatchNorm2d { .. } => {
                     unreachable!("built with parameters")
                 }
                 Layer::MaxPool2d { kernel, stride } => g.max_pool2d(x, kernel, stride),

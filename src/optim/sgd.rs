@@ -75,7 +75,7 @@ impl Sgd {
         self
     }
 
-    /// Updates all parameters in one pass over the flat buffers.
+    /// Updates all parameters in one pass over the flat arrays, and the model's buffers.
     ///
     /// # Panics
     /// If the gradients or the velocity belong to another parameter store.
@@ -94,6 +94,7 @@ impl Sgd {
             first,
         };
         step(params.flat_mut(), &mut self.velocity, gradients.flat(), &settings);
+        gradients.update_buffers(params);
     }
 
     /// The settings by name, for checkpoints and reports.

@@ -62,18 +62,17 @@ pub(super) fn capture<'a>(
     position: &Position,
     monitor: &Monitor,
 ) -> TrainingState<'a> {
-    let tensors = |flat: &'a [f32], suffix: &str| -> Vec<NamedTensor<'a>> {
-        let named = params.ids().map(|id| {
-            let name = format!("{}{suffix}", params.name(id));
-            NamedTensor::new(name, params.shape(id).to_vec(), &flat[params.range(id)])
-        });
-        named.collect()
+    let named =
+        |id, name: String, data: &'a [f32]| NamedTensor::new(name, params.shape(id).to_vec(), data);
+    let stored = |buffers: bool| -> Vec<NamedTensor<'a>> {
+        let ids = params.ids().filter(|&id| params.is_buffer(id) == buffers);
+        ids.map(|id| named(id, params.name(id).to_owned(), params.get(id))).collect()
     };
     let velocity = optimizer.velocity();
     TrainingState {
         config: config.to_vec(),
-        params: tensors(params.flat(), ""),
-        buffers: Vec::new(),
+        params: stored(false),
+        buffers: stored(true),
         optimizer: OptimizerState {
             kind: "sgd".into(),
             hyper: optimizer
@@ -81,7 +80,14 @@ pub(super) fn capture<'a>(
                 .into_iter()
                 .map(|(name, value)| (name.into(), value))
                 .collect(),
-            slots: if velocity.is_empty() { Vec::new() } else { tensors(velocity, ".momentum") },
+            slots: match velocity {
+                [] => Vec::new(),
+                _ => {
+                    let ids = params.ids().filter(|&id| !params.is_buffer(id));
+                    let momentum = |id| format!("{}.momentum", params.name(id));
+                    ids.map(|id| named(id, momentum(id), &velocity[params.range(id)])).collect()
+                }
+            },
         },
         schedule: ScheduleState { spec: schedule.describe(), values: Vec::new() },
         cursor: Cursor {
