@@ -99,6 +99,7 @@ pub(super) fn capture<'a>(
         },
         monitor: monitor_text(monitor.spec()),
         history: table(monitor.history()),
+        clock: Vec::new(),
     }
 }
 
