@@ -63,6 +63,7 @@ def read(path):
     state["schedule"] = (schd.text(), dict(schd.list(schd.text, schd.f64)))
     state["cursor"] = dict(zip("seed epoch step position samples".split(), struct.unpack("<5Q", sections["CURS"])))
     state["monitor"], state["columns"] = spec.text(), [name for (name,) in spec.list(spec.text)]
+    state["clock"] = [ms for (ms,) in field["TIME"].list(field["TIME"].u64)] if "TIME" in field else []
     state.update({role: {} for role in ROLES})
     for (entry,) in field["TIDX"].list(field["TIDX"].tensor):
         role, dtype, name, shape, offset, size, checksum = entry

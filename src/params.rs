@@ -1,23 +1,29 @@
-//! The model's weights: named tensors in one flat buffer, and how they are initialised.
+//! The model's weights: named tensors in one flat array, and how they are initialised.
 //!
-//! Layers own no weights; they hold [`ParamId`]s into a [`Params`] store. One flat buffer means
+//! Layers own no weights; they hold [`ParamId`]s into a [`Params`] store. One flat array means
 //! that the optimizer updates the whole model in a single pass, that gradients have the same
 //! layout, and that saving a model is writing one slice with a table of names.
+//!
+//! A second flat array holds the *buffers*: tensors that belong to the model and are saved with
+//! it, but that no gradient reaches and no optimizer moves, such as the running statistics of
+//! batch normalisation. Each has a name and a [`ParamId`] like a parameter. They change when a
+//! step is applied ([`Gradients::update_buffers`](crate::Gradients::update_buffers)), never while
+//! a [`Graph`](crate::Graph) reads them.
 
 use ndarray::{ArrayViewD, IxDyn};
 
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{Shape, Tensor};
 
-/// Every parameter begins at a multiple of this many floats (one cache line).
+/// Every tensor begins at a multiple of this many floats (one cache line).
 const ALIGN: usize = 16;
 
-/// Names one parameter of a [`Params`] store.
+/// Names one parameter or buffer of a [`Params`] store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct ParamId(u32);
 
 impl ParamId {
-    /// The position of the parameter in order of creation.
+    /// The position of the tensor in order of creation.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -85,10 +91,12 @@ impl Init {
 struct Entry {
     name: String,
     shape: Shape,
+    /// Whether it lies in the array of buffers.
+    buffer: bool,
     offset: usize,
 }
 
-/// Named parameters in one flat buffer.
+/// Named parameters in one flat array, and named buffers in another.
 ///
 /// The initial values depend on the seed and on each parameter's name and shape only, not on the
 /// order of creation: adding a layer leaves the others' first weights as they were.
@@ -97,12 +105,13 @@ pub struct Params {
     seed: u64,
     entries: Vec<Entry>,
     data: Vec<f32>,
+    buffers: Vec<f32>,
 }
 
 impl Params {
     /// An empty store whose parameters will be initialised from `seed`.
     pub fn new(seed: u64) -> Self {
-        Params { seed, entries: Vec::new(), data: Vec::new() }
+        Params { seed, entries: Vec::new(), data: Vec::new(), buffers: Vec::new() }
     }
 
     /// The seed given to [`Params::new`].
@@ -116,24 +125,48 @@ impl Params {
     /// If the name is taken.
     #[track_caller]
     pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> ParamId {
-        let (name, shape) = (name.into(), shape.into());
+        self.insert(name.into(), shape.into(), init, false)
+    }
+
+    /// Adds a buffer: a tensor of the model that is not trained.
+    ///
+    /// # Panics
+    /// If the name is taken.
+    #[track_caller]
+    pub fn add_buffer(
+        &mut self,
+        name: impl Into<String>,
+        shape: impl Into<Shape>,
+        init: Init,
+    ) -> ParamId {
+        self.insert(name.into(), shape.into(), init, true)
+    }
+
+    #[track_caller]
+    fn insert(&mut self, name: String, shape: Shape, init: Init, buffer: bool) -> ParamId {
         assert!(self.id(&name).is_none(), "there is already a parameter called {name:?}");
-        let offset = self.data.len();
-        self.data.resize(offset + shape.numel().next_multiple_of(ALIGN), 0.0);
+        let data = if buffer { &mut self.buffers } else { &mut self.data };
+        let offset = data.len();
+        data.resize(offset + shape.numel().next_multiple_of(ALIGN), 0.0);
         let mut stream = Stream::new(self.seed, Purpose::Init, name_hash(&name), 0);
-        init.fill(&mut self.data[offset..offset + shape.numel()], &shape, &mut stream);
-        self.entries.push(Entry { name, shape, offset });
+        init.fill(&mut data[offset..offset + shape.numel()], &shape, &mut stream);
+        self.entries.push(Entry { name, shape, buffer, offset });
         ParamId(self.entries.len() as u32 - 1)
     }
 
-    /// The parameter called `name`.
+    /// The parameter or buffer called `name`.
     pub fn id(&self, name: &str) -> Option<ParamId> {
         self.entries.iter().position(|entry| entry.name == name).map(|index| ParamId(index as u32))
     }
 
-    /// All parameters in order of creation.
+    /// All parameters and buffers in order of creation.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = ParamId> + use<> {
         (0..self.entries.len() as u32).map(ParamId)
+    }
+
+    /// Whether this is a buffer, and not a parameter.
+    pub fn is_buffer(&self, id: ParamId) -> bool {
+        self.entries[id.index()].buffer
     }
 
     /// The name of a parameter.
@@ -148,13 +181,15 @@ impl Params {
 
     /// The values of a parameter in row-major order.
     pub fn get(&self, id: ParamId) -> &[f32] {
-        &self.data[self.range(id)]
+        let data = if self.is_buffer(id) { &self.buffers } else { &self.data };
+        &data[self.range(id)]
     }
 
     /// The values of a parameter, to write to.
     pub fn get_mut(&mut self, id: ParamId) -> &mut [f32] {
         let range = self.range(id);
-        &mut self.data[range]
+        let data = if self.is_buffer(id) { &mut self.buffers } else { &mut self.data };
+        &mut data[range]
     }
 
     /// The values of a parameter as an `ndarray` view.
@@ -170,21 +205,38 @@ impl Params {
 
     /// The number of trainable values.
     pub fn numel(&self) -> usize {
-        self.entries.iter().map(|entry| entry.shape.numel()).sum()
+        self.entries.iter().filter(|entry| !entry.buffer).map(|entry| entry.shape.numel()).sum()
     }
 
-    /// The whole buffer. Between parameters lie a few zeros of padding.
+    /// All parameters. Between them lie a few zeros of padding.
     pub fn flat(&self) -> &[f32] {
         &self.data
     }
 
-    /// The whole buffer, to write to. The padding must stay zero.
+    /// All parameters, to write to. The padding must stay zero.
     pub fn flat_mut(&mut self) -> &mut [f32] {
         &mut self.data
     }
 
-    /// Where a parameter lies in the flat buffer, and in every buffer of the same layout
-    /// (gradients, optimizer slots).
+    /// All buffers. Between them lie a few zeros of padding.
+    pub fn flat_buffers(&self) -> &[f32] {
+        &self.buffers
+    }
+
+    /// All buffers, to write to. The padding must stay zero.
+    pub fn flat_buffers_mut(&mut self) -> &mut [f32] {
+        &mut self.buffers
+    }
+
+    /// Several different buffers at once, to write to.
+    pub(crate) fn buffers_mut<const N: usize>(&mut self, ids: [ParamId; N]) -> [&mut [f32]; N] {
+        assert!(ids.iter().all(|&id| self.is_buffer(id)), "{ids:?} are not all buffers");
+        let ranges = ids.map(|id| self.range(id));
+        self.buffers.get_disjoint_mut(ranges).expect("buffers do not overlap")
+    }
+
+    /// Where a parameter lies in [`Params::flat`], and in every array of the same layout
+    /// (gradients, optimizer slots); for a buffer, where it lies in [`Params::flat_buffers`].
     pub fn range(&self, id: ParamId) -> std::ops::Range<usize> {
         let entry = &self.entries[id.index()];
         entry.offset..entry.offset + entry.shape.numel()
@@ -247,6 +299,24 @@ mod tests {
         assert_eq!((params.range(a), params.range(b)), (0..3, 16..33));
         assert_eq!(params.flat().iter().sum::<f32>(), 20.0);
         assert_eq!(params.numel(), 20);
+    }
+
+    #[test]
+    fn buffers_lie_apart() {
+        let mut params = Params::new(0);
+        let w = params.add("w", [3], Init::Ones);
+        let mean = params.add_buffer("mean", [2], Init::Constant(5.0));
+        let b = params.add("b", [1], Init::Ones);
+        assert_eq!((params.range(w), params.range(b), params.range(mean)), (0..3, 16..17, 0..2));
+        assert_eq!((params.numel(), params.flat().iter().sum::<f32>()), (4, 4.0));
+        params.get_mut(mean)[1] = 7.0;
+        assert_eq!(
+            (params.get(mean), &params.flat_buffers()[..2]),
+            (&[5.0, 7.0][..], &[5.0, 7.0][..])
+        );
+        let names: Vec<_> =
+            params.ids().map(|id| (params.name(id), params.is_buffer(id))).collect();
+        assert_eq!(names, [("w", false), ("mean", true), ("b", false)]);
     }
 
     #[test]

@@ -74,6 +74,13 @@ fn the_digest_is_of_the_content_alone() {
     assert_ne!(first.generation, second.generation);
     assert_eq!(first.digest, second.digest);
 
+    // How long it took is no part of what was learnt.
+    let mut slower = state(2);
+    slower.clock = vec![1_000, 2_000, 2_500];
+    let third = b.save(&slower, None).unwrap();
+    assert_eq!(third.digest, first.digest);
+    assert_eq!(b.load_latest().unwrap().unwrap().state, slower);
+
     let changes: [fn(&mut TrainingState<'static>); 8] = [
         |s| s.params[0].data.to_mut()[7] += 1.0,
         |s| s.params[0].shape = vec![6, 25],

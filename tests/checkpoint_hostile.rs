@@ -28,6 +28,7 @@ fn file_of(state: &TrainingState<'_>) -> Vec<u8> {
 /// A file of about 16 KB.
 fn file_of_16k() -> Vec<u8> {
     let mut state = state(3);
+    state.clock = vec![1, 2, 3, 4];
     state.params.push(NamedTensor::new("fc.weight", [32, 100], vec![0.125; 3200]));
     let file = file_of(&state);
     assert!((15_000..18_000).contains(&file.len()), "{} bytes", file.len());
@@ -211,6 +212,14 @@ fn unknown_sections_are_skipped_unless_they_are_critical() {
         fault(read(with_section(&file, b"CONF", true))),
         CheckpointFault::Corrupt { .. }
     ));
+}
+
+#[test]
+fn the_clock_has_a_time_for_each_evaluation() {
+    let mut state = state(2);
+    state.clock = vec![1, 2, 3, 4];
+    let fault = fault(read(file_of(&state)));
+    assert_eq!(fault.to_string(), "corrupt: TIME: not one for each evaluation");
 }
 
 #[test]

@@ -32,6 +32,19 @@ const MIN_PIECE: usize = 1 << 15;
 ///
 /// Accurate to about `1e-6` of the sum of absolute values, for any length.
 pub fn sum(x: &[f32]) -> f32 {
+    total(x, sum_run) as f32
+}
+
+/// The sum of the squares of `x [len]`: the square of its Euclidean norm.
+///
+/// Accurate to about `1e-6` of itself. Infinite if `x` holds a number above about `1e19`, whose
+/// square is beyond `f32`; not finite if `x` holds a number that is not.
+pub fn sum_squares(x: &[f32]) -> f64 {
+    total(x, |isa, x| isa.dispatch(SumSquares(x)))
+}
+
+/// The sum over `x` of what `sum_piece` makes of its pieces.
+fn total(x: &[f32], sum_piece: impl Fn(Isa, &[f32]) -> f64 + Sync) -> f64 {
     // The pieces depend on the length alone, so that the thread count cannot change the bits.
     let piece = x.len().div_ceil(MAX_PIECES).max(MIN_PIECE);
     let mut totals = [0.0f64; MAX_PIECES];
@@ -40,10 +53,10 @@ pub fn sum(x: &[f32]) -> f32 {
     let data = (&mut *totals, Rows { data: x, row: piece });
     par::split(Work::Elements(x.len()), data.0.len(), data, |_, (totals, x)| {
         for (total, x) in totals.iter_mut().zip(x.data.chunks(piece)) {
-            *total = sum_run(isa, x);
+            *total = sum_piece(isa, x);
         }
     });
-    totals.iter().sum::<f64>() as f32
+    totals.iter().sum()
 }
 
 /// The sum of a contiguous piece, by one thread.
@@ -61,6 +74,35 @@ impl SimdKernel for SumRun<'_> {
         let mut total = 0.0;
         for run in self.0.chunks(RUN) {
             total += f64::from(sum_short(s, run));
+        }
+        total
+    }
+}
+
+struct SumSquares<'a>(&'a [f32]);
+
+impl SimdKernel for SumSquares<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut total = 0.0;
+        for run in self.0.chunks(RUN) {
+            let mut sums = [s.zero(); 4];
+            let blocks = run.chunks_exact(4 * S::LANES);
+            let rest = blocks.remainder();
+            for block in blocks {
+                for (sum, x) in sums.iter_mut().zip(block.chunks_exact(S::LANES)) {
+                    let x = s.read(x);
+                    *sum = s.fma(x, x, *sum);
+                }
+            }
+            for (sum, x) in sums.iter_mut().zip(rest.chunks(S::LANES)) {
+                let x = s.read(x);
+                *sum = s.fma(x, x, *sum);
+            }
+            let [a, b, c, d] = sums;
+            total += f64::from(s.reduce_sum(s.add(s.add(a, b), s.add(c, d))));
         }
         total
     }

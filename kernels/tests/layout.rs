@@ -162,11 +162,26 @@ fn long_sums_stay_accurate() {
 }
 
 #[test]
+fn sums_of_squares_equal_the_naive_twin() {
+    on_every_isa(|_| {
+        for len in [0, 1, 7, 31, 32, 33, 1024, 1100, 100_003] {
+            let x = random(len, 5);
+            let exact = naive::sum_squares(&f64s(&x));
+            let squares = sum_squares(&x);
+            assert!((squares - exact).abs() <= 1e-6 * exact, "{len}: {squares}, not {exact}");
+        }
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e20] {
+            assert!(!sum_squares(&[1.0, odd, 2.0]).is_finite(), "{odd}");
+        }
+    });
+}
+
+#[test]
 fn thread_count_does_not_change_the_bits() {
     let shape = [37, 50, 117];
     let x = random(shape.iter().product(), 4);
     assert_same_bits("layout", || {
-        let mut all = vec![sum(&x)];
+        let mut all = vec![sum(&x), sum_squares(&x) as f32];
         for axes in [&[0][..], &[1], &[2], &[0, 2], &[0, 1], &[1, 2]] {
             let kept: usize = (0..3).filter(|a| !axes.contains(a)).map(|a| shape[a]).product();
             let mut y = vec![0.0; kept];

@@ -202,5 +202,6 @@ fn snapshot(
     old.cursor = state.cursor;
     old.monitor.clone_from(&state.monitor);
     old.history.clone_from(&state.history);
+    old.clock.clone_from(&state.clock);
     old
 }

@@ -115,6 +115,13 @@ pub(super) struct SpecWire {
     pub(super) columns: List<Text>,
 }
 
+/// TIME: milliseconds of training at each evaluation and at the end. Not critical, and there only
+/// if it was measured.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) struct TimeWire {
+    pub(super) clock: List<u64>,
+}
+
 /// TIDX: one entry per tensor, in the order of their bytes in TDAT.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub(super) struct TidxWire {

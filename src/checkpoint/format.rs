@@ -95,6 +95,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether a reader must know the section.
+    pub(super) fn is_critical(&self) -> bool {
+        self.flags & CRITICAL != 0
+    }
+
     /// The tag for messages.
     pub(super) fn name(&self) -> String {
         String::from_utf8_lossy(&self.tag).into_owned()
@@ -172,10 +177,11 @@ fn root_of(header: &[u8], directory: &[u8]) -> Checksum {
 }
 
 /// The state's digest: the checksum of the directory lines that describe state. Where a section
-/// lies in the file, and what META says about the state, do not count.
+/// lies in the file, and what META and sections that are not critical say about the state, do not
+/// count.
 pub(super) fn digest_of(entries: &[Entry]) -> Checksum {
     let mut hasher = Hasher::default();
-    for entry in entries.iter().filter(|entry| &entry.tag != b"META") {
+    for entry in entries.iter().filter(|entry| entry.is_critical() && &entry.tag != b"META") {
         hasher.update(&entry.tag);
         hasher.update(&entry.len.to_le_bytes());
         hasher.update(&entry.checksum);

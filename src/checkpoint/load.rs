@@ -69,9 +69,18 @@ impl LoadOptions {
     /// [`Error::Load`] with the report if anything is missing, unexpected or of another shape
     /// and not allowed to be. `params` is then unchanged.
     pub fn load(&self, saved: &[NamedTensor<'_>], params: &mut Params) -> Result<LoadReport> {
+        self.load_all(saved.iter(), params)
+    }
+
+    fn load_all<'t>(
+        &self,
+        saved: impl Iterator<Item = &'t NamedTensor<'t>>,
+        params: &mut Params,
+    ) -> Result<LoadReport> {
         let any = |patterns: &[String], name: &str| patterns.iter().any(|p| matches(p, name));
         let wanted = |name: &str| self.only.is_empty() || any(&self.only, name);
-        let mut report = LoadReport { weights: params.numel(), ..LoadReport::default() };
+        let weights = params.ids().map(|id| params.shape(id).numel()).sum();
+        let mut report = LoadReport { weights, ..LoadReport::default() };
         let mut found: Vec<(ParamId, &NamedTensor<'_>)> = Vec::new();
         for tensor in saved {
             let name = self.renamed(&tensor.name);
@@ -138,7 +147,7 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Parameters that have different shapes in the checkpoint and in the model.
     pub mismatched: Vec<Mismatch>,
-    /// How many single weights the model has.
+    /// How many single weights the model has, buffers included.
     pub weights: usize,
     /// How many of them were (or would have been) loaded.
     pub weights_loaded: usize,
@@ -201,14 +210,14 @@ impl fmt::Display for LoadReport {
 }
 
 impl TrainingState<'_> {
-    /// Copies the saved parameters into `params`, by name, strictly. For anything less strict
-    /// see [`LoadOptions`].
+    /// Copies the saved parameters and buffers into `params`, by name, strictly. For anything less
+    /// strict see [`LoadOptions`].
     ///
     /// # Errors
     /// [`Error::Load`] with every parameter that is missing, unexpected or of another shape.
     /// `params` is then unchanged.
     pub fn load_into(&self, params: &mut Params) -> Result<()> {
-        LoadOptions::new().load(&self.params, params).map(drop)
+        LoadOptions::new().load_all(self.params.iter().chain(&self.buffers), params).map(drop)
     }
 }
 

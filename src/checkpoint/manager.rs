@@ -315,6 +315,14 @@ impl Checkpoints {
         self.load_first(&order)
     }
 
+    /// Loads the checkpoint of one generation.
+    ///
+    /// # Errors
+    /// [`RunDirFault::NoValidCheckpoint`] if it is not there or not valid.
+    pub fn load(&mut self, generation: u64) -> Result<Loaded> {
+        Ok(self.load_first(&[generation])?.expect("a file that is not valid is an error"))
+    }
+
     /// Loads the first of some generations that is valid.
     fn load_first(&mut self, order: &[u64]) -> Result<Option<Loaded>> {
         let mut skipped = Vec::new();

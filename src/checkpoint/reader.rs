@@ -15,6 +15,7 @@ use std::{io, thread};
 use super::CheckpointFault;
 use super::codec::{
     self, ConfWire, CursWire, List, MetaWire, NumberWire, OptmWire, SchdWire, SpecWire, TidxWire,
+    TimeWire,
 };
 use super::format::{
     self, CRITICAL, Checksum, ENTRY_BYTES, Entry, HEADER_BYTES, Hasher, Header, TRAILER_BYTES,
@@ -37,6 +38,8 @@ const BYTES_PER_THREAD: u64 = 4 << 20;
 /// The sections that every file has, in this order.
 const KNOWN: [&[u8; 4]; 8] =
     [b"META", b"CONF", b"OPTM", b"SCHD", b"CURS", b"SPEC", b"TIDX", b"TDAT"];
+/// A section that a file may have.
+const TIME: &[u8; 4] = b"TIME";
 
 /// An open checkpoint file whose structure and metadata have been verified, tensors not yet.
 pub struct CheckpointFile {
@@ -152,6 +155,15 @@ impl CheckpointFile {
         if cells.is_none_or(|info| info.shape[1] != columns.len()) {
             return Err(CheckpointFault::corrupt("SPEC", "other columns than the history").into());
         }
+        let mut clock = Vec::new();
+        if entries.iter().any(|entry| &entry.tag == TIME) {
+            let time: TimeWire = sections.decode(TIME)?;
+            clock = time.clock.0;
+            let rows = cells.map_or(0, |info| info.shape[0]);
+            if clock.len() != rows + 1 {
+                return Err(CheckpointFault::corrupt("TIME", "not one for each evaluation").into());
+            }
+        }
         if (curs.epoch, curs.step) != (header.epoch, header.step) {
             return Err(CheckpointFault::corrupt("CURS", "not the position in the header").into());
         }
@@ -175,6 +187,7 @@ impl CheckpointFile {
             },
             monitor: spec.monitor.0,
             history: History { columns, ..History::default() },
+            clock,
         };
         let metric = meta.metric.map(|metric| Metric {
             name: metric.name.0,
@@ -427,7 +440,7 @@ impl CheckpointFile {
 /// critical; no unknown one is critical; metadata is within its limit.
 fn check_sections(header: &Header, entries: &[Entry]) -> Result<Entry, CheckpointFault> {
     let known = |entry: &&Entry| KNOWN.contains(&&entry.tag);
-    if let Some(entry) = entries.iter().find(|entry| !known(entry) && entry.flags & CRITICAL != 0) {
+    if let Some(entry) = entries.iter().find(|entry| !known(entry) && entry.is_critical()) {
         return Err(CheckpointFault::NeedsNewerReader {
             what: format!("section {}", entry.name()),
         });
@@ -443,7 +456,8 @@ fn check_sections(header: &Header, entries: &[Entry]) -> Result<Entry, Checkpoin
     if tdat.checksum != Checksum::default() {
         return Err(CheckpointFault::corrupt("directory", "TDAT has a checksum of its own"));
     }
-    let metadata = present.map(|entry| entry.len).sum::<u64>() - tdat.len;
+    let time = entries.iter().filter(|entry| &entry.tag == TIME);
+    let metadata = present.chain(time).map(|entry| entry.len).sum::<u64>() - tdat.len;
     let limit = format::metadata_limit(header.file_len);
     if metadata > limit {
         let what = "bytes of metadata".to_owned();

@@ -153,8 +153,8 @@ impl History {
     }
 }
 
-/// Everything needed to go on training as if nothing had happened, and nothing else: no clock,
-/// no throughput, no path. Two runs that are at the same point have equal states, so their
+/// Everything needed to go on training as if nothing had happened, and nothing else: no
+/// throughput, no path. Two runs that are at the same point have equal states, so their
 /// [digests](crate::checkpoint::Saved::digest) are equal too.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TrainingState<'a> {
@@ -174,6 +174,9 @@ pub struct TrainingState<'a> {
     pub monitor: String,
     /// The evaluations so far.
     pub history: History,
+    /// Milliseconds of training at each row of the history, and last, now; empty if not measured.
+    /// Said about the state, like a [`Metric`], and no part of it: the digest ignores it.
+    pub clock: Vec<u64>,
 }
 
 impl TrainingState<'_> {
@@ -200,6 +203,7 @@ impl TrainingState<'_> {
             cursor: self.cursor,
             monitor: self.monitor.clone(),
             history: self.history.clone(),
+            clock: self.clock.clone(),
         }
     }
 }

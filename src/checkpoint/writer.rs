@@ -11,7 +11,7 @@ use std::thread;
 use super::CheckpointFault;
 use super::codec::{
     self, ConfWire, CursWire, List, MetaWire, MetricWire, NumberWire, OptmWire, PairWire, SchdWire,
-    SpecWire, Text, TidxWire,
+    SpecWire, Text, TidxWire, TimeWire,
 };
 use super::format::{
     self, CRITICAL, Checksum, ENTRY_BYTES, Entry, HEADER_BYTES, Hasher, Header, TRAILER_BYTES,
@@ -52,7 +52,7 @@ impl<'a> Plan<'a> {
         metric: Option<&Metric>,
     ) -> Result<Plan<'a>, CheckpointFault> {
         let (infos, values) = index_of(state)?;
-        let sections = vec![
+        let mut sections = vec![
             (*b"META", codec::encode(&meta_wire(metric))),
             (*b"CONF", codec::encode(&conf_wire(state))),
             (*b"OPTM", codec::encode(&optm_wire(state))),
@@ -60,6 +60,10 @@ impl<'a> Plan<'a> {
             (*b"CURS", codec::encode(&curs_wire(state))),
             (*b"SPEC", codec::encode(&spec_wire(state))),
         ];
+        if !state.clock.is_empty() {
+            let clock = List(state.clock.clone());
+            sections.push((*b"TIME", codec::encode(&TimeWire { clock })));
+        }
         let count = sections.len() + 2;
         let mut end = (HEADER_BYTES + ENTRY_BYTES * count) as u64;
         for (_, bytes) in &sections {
@@ -153,7 +157,8 @@ impl<'a> Plan<'a> {
             let (offset, len) = (aligned(end), bytes.len() as u64);
             end = offset + len;
             let checksum = checksum(bytes);
-            entries.push(Entry { tag: *tag, flags: CRITICAL, offset, len, checksum });
+            let flags = if tag == b"TIME" { 0 } else { CRITICAL };
+            entries.push(Entry { tag: *tag, flags, offset, len, checksum });
         }
         entries.push(Entry {
             tag: *b"TDAT",

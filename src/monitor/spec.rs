@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::observation::VALID_LOSS;
+use super::observation::{Observation, VALID_LOSS};
 use super::rule::{MinDelta, Mode, Rule, check_metric_name};
 use crate::error::{Error, Result};
 
@@ -209,6 +209,13 @@ impl EarlyStopping {
     /// Whether low or high values of that metric are better.
     pub fn direction(&self) -> Mode {
         self.mode
+    }
+
+    /// The value with which an evaluation competes for best: that of the monitored metric, if it and
+    /// the validation loss are finite.
+    pub fn candidate(&self, seen: &Observation) -> Option<f64> {
+        let finite = |value: &f64| value.is_finite() && seen.valid_loss.is_finite();
+        seen.value(&self.monitor).filter(finite)
     }
 
     /// Does a rule compare the validation loss example by example, so that

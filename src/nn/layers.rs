@@ -1,6 +1,6 @@
 //! Layers with weights, and dropout.
 
-use crate::ops::Conv2dOptions;
+use crate::ops::{BatchNormOptions, Conv2dOptions};
 use crate::params::{Init, ParamId, Params};
 use crate::tape::{Graph, Var};
 
@@ -108,6 +108,40 @@ impl Module for Conv2d {
         let weight = g.param(self.weight);
         let bias = self.bias.map(|bias| g.param(bias));
         g.conv2d(x, weight, bias, self.options)
+    }
+}
+
+/// Brings each channel to mean 0 and variance 1, then scales and shifts it by learnt amounts: see
+/// [`crate::ops::BatchNormOptions`].
+#[derive(Clone, Debug)]
+pub struct BatchNorm2d {
+    /// The scale, `[c]`.
+    pub weight: ParamId,
+    /// The shift, `[c]`.
+    pub bias: ParamId,
+    /// The buffers of the running statistics, momentum and epsilon.
+    pub options: BatchNormOptions,
+}
+
+impl BatchNorm2d {
+    /// For inputs `[n, channels, h, w]` (any number of dimensions after the channels), with
+    /// parameters `{name}.weight` and `{name}.bias` and buffers `{name}.running_mean` and
+    /// `{name}.running_var`, as PyTorch has them.
+    pub fn new(params: &mut Params, name: &str, channels: usize) -> Self {
+        let weight = params.add(format!("{name}.weight"), [channels], Init::Ones);
+        let bias = params.add(format!("{name}.bias"), [channels], Init::Zeros);
+        let running = [("running_mean", Init::Zeros), ("running_var", Init::Ones)]
+            .map(|(stat, init)| params.add_buffer(format!("{name}.{stat}"), [channels], init));
+        let options = BatchNormOptions { running: Some(running), ..BatchNormOptions::default() };
+        BatchNorm2d { weight, bias, options }
+    }
+}
+
+impl Module for BatchNorm2d {
+    #[track_caller]
+    fn forward(&self, g: &mut Graph, x: Var) -> Var {
+        let (weight, bias) = (g.param(self.weight), g.param(self.bias));
+        g.batch_norm(x, weight, bias, self.options)
     }
 }
 

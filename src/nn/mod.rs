@@ -7,6 +7,6 @@ mod layers;
 mod module;
 mod sequential;
 
-pub use layers::{Conv2d, Dropout, Linear};
+pub use layers::{BatchNorm2d, Conv2d, Dropout, Linear};
 pub use module::{Module, Summary, SummaryRow};
 pub use sequential::{Layer, Sequential};

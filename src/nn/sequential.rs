@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conv2d, Dropout, Linear, Module};
+use super::{BatchNorm2d, Conv2d, Dropout, Linear, Module};
 use crate::error::{Error, Result};
 use crate::ops::Conv2dOptions;
 use crate::params::Params;
@@ -35,6 +35,11 @@ pub enum Layer {
         inputs: usize,
         /// Output features.
         outputs: usize,
+    },
+    /// `[n, channels, ..]`, see [`BatchNorm2d`].
+    BatchNorm2d {
+        /// Channels.
+        channels: usize,
     },
     /// The largest of each window.
     MaxPool2d {
@@ -113,6 +118,7 @@ impl Layer {
 enum Built {
     Conv2d(Conv2d),
     Linear(Linear),
+    BatchNorm2d(BatchNorm2d),
     /// A layer without parameters is its description.
     Plain(Layer),
 }
@@ -166,6 +172,9 @@ impl Sequential {
                 Layer::Linear { inputs, outputs } => {
                     Built::Linear(Linear::new(params, &name, inputs, outputs))
                 }
+                Layer::BatchNorm2d { channels } => {
+                    Built::BatchNorm2d(BatchNorm2d::new(params, &name, channels))
+                }
                 ref plain => Built::Plain(plain.clone()),
             }
         });
@@ -207,8 +216,9 @@ impl Module for Sequential {
         self.built.iter().fold(x, |x, layer| match layer {
             Built::Conv2d(conv) => conv.forward(g, x),
             Built::Linear(linear) => linear.forward(g, x),
+            Built::BatchNorm2d(norm) => norm.forward(g, x),
             Built::Plain(plain) => match *plain {
-                Layer::Conv2d { .. } | Layer::Linear { .. } => {
+                Layer::Conv2d { .. } | Layer::Linear { .. } | Layer::BatchNorm2d { .. } => {
                     unreachable!("built with parameters")
                 }
                 Layer::MaxPool2d { kernel, stride } => g.max_pool2d(x, kernel, stride),

@@ -13,6 +13,7 @@
 mod add;
 mod add_scalar;
 mod avg_pool2d;
+mod batch_norm;
 mod broadcasting;
 mod concat;
 mod conv2d;
@@ -48,6 +49,7 @@ mod tanh;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use batch_norm::BatchNormOptions;
 pub use conv2d::Conv2dOptions;
 pub use cross_entropy::{CrossEntropyOptions, Reduction};
 pub use pool2d::Pool2dOptions;

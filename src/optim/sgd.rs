@@ -75,14 +75,14 @@ impl Sgd {
         self
     }
 
-    /// Updates all parameters in one pass over the flat buffers.
+    /// Updates all parameters in one pass over the flat arrays, and the model's buffers.
     ///
     /// # Panics
     /// If the gradients or the velocity belong to another parameter store.
     #[track_caller]
     pub fn step(&mut self, params: &mut Params, gradients: &Gradients<'_>) {
         let first = self.velocity.is_empty();
-        if first && self.momentum != 0.0 {
+        if first && self.has_momentum() {
             self.velocity.resize(params.flat().len(), 0.0);
         }
         let settings = SgdStep {
@@ -94,6 +94,7 @@ impl Sgd {
             first,
         };
         step(params.flat_mut(), &mut self.velocity, gradients.flat(), &settings);
+        gradients.update_buffers(params);
     }
 
     /// The settings by name, for checkpoints and reports.
@@ -105,6 +106,11 @@ impl Sgd {
             ("weight_decay", f64::from(self.weight_decay)),
             ("nesterov", f64::from(u8::from(self.nesterov))),
         ]
+    }
+
+    /// Whether there is a velocity that outlives a step.
+    pub fn has_momentum(&self) -> bool {
+        self.momentum != 0.0
     }
 
     /// The velocity in the layout of [`Params::flat`]; empty before the first step and without

@@ -27,8 +27,23 @@ impl<'t> Gradients<'t> {
         &mut self.tape.param_grads
     }
 
+    /// Brings the buffers of the model up to date with this step, such as the running statistics
+    /// of batch normalisation. An optimizer's step does it too.
+    pub fn update_buffers(&self, params: &mut Params) {
+        for (node, saved) in self.tape.nodes.iter().zip(&self.tape.saved) {
+            if let Some(op) = &node.op {
+                op.update_buffers(saved, params);
+            }
+        }
+    }
+
     /// The gradient of one parameter of the store this step ran with.
+    ///
+    /// # Panics
+    /// If `id` names a buffer.
+    #[track_caller]
     pub fn param(&self, params: &Params, id: ParamId) -> &[f32] {
+        assert!(!params.is_buffer(id), "buffer {:?} has no gradient", params.name(id));
         &self.tape.param_grads[params.range(id)]
     }
 

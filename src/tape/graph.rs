@@ -37,6 +37,8 @@ pub struct Graph<'t, 'p> {
     step: u64,
     /// How many random operations this graph has run.
     random_ops: u64,
+    /// Whether parameter gradients are added to those of the step before.
+    accumulate: bool,
     /// In [`Mode::Check`]: the first shape error.
     fault: Option<Error>,
 }
@@ -68,7 +70,17 @@ impl<'t, 'p> Graph<'t, 'p> {
         tape.clear();
         let step = tape.steps - 1;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Graph { tape, params, inputs: Vec::new(), mode, id, step, random_ops: 0, fault: None }
+        Graph {
+            tape,
+            params,
+            inputs: Vec::new(),
+            mode,
+            id,
+            step,
+            random_ops: 0,
+            accumulate: false,
+            fault: None,
+        }
     }
 
     /// Sets the counter that random operations (dropout) draw at; by default the number of
@@ -76,6 +88,38 @@ impl<'t, 'p> Graph<'t, 'p> {
     /// uninterrupted one.
     pub fn at_step(mut self, step: u64) -> Self {
         self.step = step;
+        self
+    }
+
+    /// Makes [`Graph::backward`] add the gradients of the parameters to those that the step before
+    /// left on this tape, instead of replacing them: a batch that is too large for the memory is
+    /// computed in pieces.
+    ///
+    /// ```
+    /// # use ferrotape::{Graph, Params, Tape, Tensor, nn::{Linear, Module}, optim::Sgd};
+    /// # let mut params = Params::new(0);
+    /// # let model = Linear::new(&mut params, "fc", 3, 2);
+    /// # let (mut sgd, mut tape) = (Sgd::new(0.1), Tape::new());
+    /// # let piece = |label| (Tensor::full(label as f32, [4, 3]), [label; 4]);
+    /// let pieces = [piece(0), piece(1)]; // of equal size: each is half of the batch
+    /// for (i, (images, labels)) in pieces.iter().enumerate() {
+    ///     let mut g = Graph::new(&mut tape, &params);
+    ///     if i > 0 {
+    ///         g = g.accumulate();
+    ///     }
+    ///     let x = g.input(images);
+    ///     let logits = model.forward(&mut g, x);
+    ///     let loss = g.cross_entropy(logits, labels);
+    ///     let gradients = g.backward_with(loss, &[0.5]);
+    ///     if i + 1 == pieces.len() {
+    ///         sgd.step(&mut params, &gradients);
+    ///     } else {
+    ///         gradients.update_buffers(&mut params);
+    ///     }
+    /// }
+    /// ```
+    pub fn accumulate(mut self) -> Self {
+        self.accumulate = true;
         self
     }
 
@@ -112,10 +156,11 @@ impl<'t, 'p> Graph<'t, 'p> {
         var
     }
 
-    /// A parameter. Its value is read in place; its gradient lands in [`Gradients::param`].
+    /// A parameter. Its value is read in place; its gradient lands in [`Gradients::param`]. A
+    /// buffer is read in the same way, and has no gradient.
     pub fn param(&mut self, id: ParamId) -> Var {
         let source = Source::Param { id, offset: self.params.range(id).start };
-        self.push_leaf("param", self.params.shape(id), source, true)
+        self.push_leaf("param", self.params.shape(id), source, !self.params.is_buffer(id))
     }
 
     /// In [`Mode::Check`]: a value of which only the shape is known.
@@ -373,7 +418,7 @@ impl<'t, 'p> Graph<'t, 'p> {
         let numel = self.shape(output).numel();
         assert_eq!(upstream.len(), numel, "backward: upstream gradient of the wrong length");
 
-        let Graph { tape, params, inputs, id, .. } = self;
+        let Graph { tape, params, inputs, id, accumulate, .. } = self;
         let Tape {
             nodes,
             operands,
@@ -386,7 +431,7 @@ impl<'t, 'p> Graph<'t, 'p> {
             ..
         } = &mut *tape;
         grad_written.resize(nodes.len(), false);
-        param_written.resize(params.ids().len(), false);
+        param_written.resize(params.ids().len(), accumulate);
         if param_grads.len() != params.flat().len() {
             param_grads.clear();
             param_grads.resize(params.flat().len(), 0.0);
@@ -429,7 +474,7 @@ impl<'t, 'p> Graph<'t, 'p> {
         // Zeros where nothing was written: unused parameters, and the padding between parameters,
         // which may hold the gradients of another model that the tape has served.
         let mut end = 0;
-        for param in params.ids() {
+        for param in params.ids().filter(|&id| !params.is_buffer(id)) {
             let range = params.range(param);
             param_grads[end..range.start].fill(0.0);
             end = range.end;

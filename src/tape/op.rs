@@ -59,6 +59,10 @@ pub trait Op: Send + Sync {
     /// [`BackwardCtx::d_output`].
     fn backward(&self, ctx: BackwardCtx<'_>);
 
+    /// Writes what the forward pass has learnt (see [`ForwardCtx::saved`]) into buffers of the
+    /// model, once the step is applied. Most operations have none.
+    fn update_buffers(&self, _saved: &Saved, _params: &mut Params) {}
+
     /// Multiply-adds of one forward pass, for model summaries. Zero where they do not dominate.
     fn macs(&self, _inputs: &[Shape], _output: Shape) -> u64 {
         0

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Stop;
+use super::{Evaluation, Stop};
 use crate::error::{Error, Result};
 use crate::monitor::{Observation, Verdict};
 
@@ -25,6 +25,14 @@ pub trait Callback: Send {
     /// # Errors
     /// Ends the run; its last checkpoint is the one before.
     fn on_step(&mut self, _step: &StepInfo) -> Result<()> {
+        Ok(())
+    }
+
+    /// Something is not as it should be, but not so bad that the run ends: a full disk, say.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn on_warning(&mut self, _warning: &str) -> Result<()> {
         Ok(())
     }
 
@@ -81,6 +89,11 @@ pub struct StepInfo {
     pub loss: f32,
     /// The learning rate of the update.
     pub lr: f32,
+    /// The norm of the gradient, before clipping.
+    pub grad_norm: f64,
+    /// Whether there was an update: not if the loss or the gradient was not finite (see
+    /// [`NonFinite`](super::NonFinite)).
+    pub applied: bool,
 }
 
 /// One evaluation.
@@ -90,9 +103,11 @@ pub struct EvaluationInfo<'a> {
     pub observation: &'a Observation,
     /// What the monitor made of it.
     pub verdict: &'a Verdict,
+    /// What was measured on the validation data, in detail.
+    pub evaluation: &'a Evaluation,
     /// The largest number of epochs.
     pub epochs: u64,
-    /// Where the state was saved.
+    /// Where the state was saved; in the background it is not known yet.
     pub checkpoint: Option<&'a Path>,
     /// Training images per second since the evaluation before.
     pub images_per_second: f64,
@@ -126,12 +141,22 @@ impl Callback for PrintProgress {
     }
 
     fn on_step(&mut self, step: &StepInfo) -> Result<()> {
-        if step.iteration.is_multiple_of(self.every) {
+        if !step.applied {
+            println!(
+                "step {}: loss {}, gradient norm {}: no update",
+                step.step, step.loss, step.grad_norm
+            );
+        } else if step.iteration.is_multiple_of(self.every) {
             println!(
                 "epoch {:>3}  iteration {:>4}/{}  loss {:.4}",
                 step.epoch, step.iteration, step.steps_per_epoch, step.loss
             );
         }
+        Ok(())
+    }
+
+    fn on_warning(&mut self, warning: &str) -> Result<()> {
+        println!("warning: {warning}");
         Ok(())
     }
 
@@ -183,6 +208,7 @@ struct Line<'a> {
     valid_loss: f64,
     valid_loss_se: Option<f64>,
     lr: Option<f64>,
+    elapsed: Option<f64>,
     #[serde(flatten)]
     metrics: &'a std::collections::BTreeMap<String, f64>,
     new_best: bool,
@@ -238,6 +264,7 @@ impl Callback for JsonLines {
             valid_loss: o.valid_loss,
             valid_loss_se: o.standard_error(),
             lr: o.lr,
+            elapsed: o.elapsed,
             metrics: &o.metrics,
             new_best: evaluation.verdict.new_best,
             patience_left: evaluation.verdict.patience_left,

@@ -2,7 +2,7 @@
 
 use crate::data::{Batches, Dataset};
 use crate::error::Result;
-use crate::metrics::{self, Mean};
+use crate::metrics::{self, ConfusionMatrix, Mean};
 use crate::nn::Module;
 use crate::ops::{CrossEntropyOptions, Reduction};
 use crate::params::Params;
@@ -23,6 +23,10 @@ pub struct Evaluation {
     pub standard_error: f64,
     /// The share of examples whose most likely class is the right one, from 0 to 1.
     pub accuracy: f64,
+    /// The share of examples whose right class is among the five most likely.
+    pub top5_accuracy: f64,
+    /// How often each class was taken for each other one.
+    pub confusion: ConfusionMatrix,
     /// The cross-entropy of each example, in the order of the data set.
     pub losses: Vec<f32>,
     /// The most likely class of each example, in the order of the data set.
@@ -33,6 +37,9 @@ pub struct Evaluation {
 ///
 /// The result is a function of the weights and the data alone: bit for bit the same for any
 /// number of threads and in any process of the same build on the same instruction set.
+///
+/// # Panics
+/// If the model does not accept the data's examples, or does not score its classes.
 pub fn evaluate(model: &impl Module, params: &Params, data: &dyn Dataset) -> Evaluation {
     let mut tape = Tape::new();
     Evaluator { tape: &mut tape, interrupt: &Interrupt::never() }
@@ -70,7 +77,8 @@ impl Evaluator<'_> {
     ) -> Option<Evaluation> {
         let mut losses = Vec::with_capacity(indices.len());
         let mut predictions = Vec::with_capacity(indices.len());
-        let mut correct = 0;
+        let mut confusion = ConfusionMatrix::new(data.classes());
+        let mut top5 = 0;
         let mut batches = Batches::over(data, indices, BATCH);
         let per_example =
             CrossEntropyOptions { reduction: Reduction::None, ..CrossEntropyOptions::default() };
@@ -83,16 +91,23 @@ impl Evaluator<'_> {
             let logits = model.forward(&mut g, x);
             let loss = g.cross_entropy_with(logits, &batch.labels, per_example);
             losses.extend_from_slice(g.value(loss));
-            let classes = g.shape(logits)[1];
-            for (scores, &label) in g.value(logits).chunks_exact(classes).zip(&batch.labels) {
-                let predicted = metrics::argmax(scores);
-                correct += usize::from(predicted == label);
-                predictions.push(predicted);
-            }
+            let (scores, classes) = (g.value(logits), g.shape(logits)[1]);
+            predictions.extend(scores.chunks_exact(classes).map(metrics::argmax));
+            confusion.add_batch(scores, &batch.labels);
+            top5 += metrics::top_k_correct(scores, &batch.labels, 5);
         }
         let Mean { mean: loss, standard_error, .. } = Mean::of(&losses);
-        let accuracy = correct as f64 / losses.len() as f64;
-        Some(Evaluation { loss, standard_error, accuracy, losses, predictions })
+        let accuracy = confusion.accuracy();
+        let top5_accuracy = top5 as f64 / losses.len() as f64;
+        Some(Evaluation {
+            loss,
+            standard_error,
+            accuracy,
+            top5_accuracy,
+            confusion,
+            losses,
+            predictions,
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each epoch:
-//!     for each batch:  forward, loss, backward, update;   interrupted? -> save, end
+//!     for each batch:  forward, loss, backward, clip, update;   interrupted? -> save, end
 //!     evaluate         on a probe of the training data and on the validation data
 //!     observe          the monitor says: new best? stop?
 //!     save             the complete state, as the last and perhaps the best checkpoint
@@ -19,15 +19,19 @@ mod callback;
 mod evaluate;
 mod fit;
 mod interrupt;
+mod saver;
 mod state;
+mod step;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use callback::{Callback, EvaluationInfo, JsonLines, PrintProgress, RunInfo, StepInfo};
 pub use evaluate::{Evaluation, evaluate, predict};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;
+pub use step::NonFinite;
 
 use crate::checkpoint::Checkpoints;
 use crate::data::Augment;
@@ -79,6 +83,11 @@ pub struct Trainer<M> {
     resume: Resume,
     epochs: u64,
     batch_size: usize,
+    accumulate: usize,
+    clip_norm: Option<f32>,
+    clip_value: Option<f32>,
+    on_non_finite: NonFinite,
+    background: Option<Duration>,
     max_steps: Option<u64>,
     augment: Option<Box<dyn Augment>>,
     callbacks: Vec<Box<dyn Callback>>,
@@ -99,6 +108,11 @@ impl<M: Module> Trainer<M> {
             resume: Resume::Never,
             epochs: 100,
             batch_size: 64,
+            accumulate: 1,
+            clip_norm: None,
+            clip_value: None,
+            on_non_finite: NonFinite::Skip,
+            background: None,
             max_steps: None,
             augment: None,
             callbacks: Vec::new(),
@@ -106,7 +120,7 @@ impl<M: Module> Trainer<M> {
         }
     }
 
-    /// How the learning rate changes over the epochs.
+    /// How the learning rate changes.
     pub fn schedule(mut self, schedule: impl LrSchedule + 'static) -> Self {
         self.schedule = Box::new(schedule);
         self
@@ -147,6 +161,55 @@ impl<M: Module> Trainer<M> {
         self
     }
 
+    /// Computes each step from `batches` batches, one after the other: a batch size of
+    /// `batch_size * batches` in the memory of one. The gradient is the mean over all examples.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[track_caller]
+    pub fn accumulate(mut self, batches: usize) -> Self {
+        assert!(batches > 0, "accumulate: a step needs at least 1 batch");
+        self.accumulate = batches;
+        self
+    }
+
+    /// Scales gradients down to this norm if they are longer: see
+    /// [`clip_grad_norm`](crate::optim::clip_grad_norm).
+    ///
+    /// # Panics
+    /// If it is not positive.
+    #[track_caller]
+    pub fn clip_grad_norm(mut self, max_norm: f32) -> Self {
+        assert!(max_norm > 0.0, "clip_grad_norm: the norm {max_norm} is not positive");
+        self.clip_norm = Some(max_norm);
+        self
+    }
+
+    /// Limits the magnitude of each element of the gradient.
+    ///
+    /// # Panics
+    /// If the limit is not positive.
+    #[track_caller]
+    pub fn clip_grad_value(mut self, limit: f32) -> Self {
+        assert!(limit > 0.0, "clip_grad_value: the limit {limit} is not positive");
+        self.clip_value = Some(limit);
+        self
+    }
+
+    /// What to do about a step whose loss or gradient is not finite.
+    pub fn on_non_finite(mut self, what: NonFinite) -> Self {
+        self.on_non_finite = what;
+        self
+    }
+
+    /// Saves while training goes on, after each evaluation and in between too: at most this often,
+    /// and at a cost of at most 3% of the time. See
+    /// [`BackgroundSaver`](crate::checkpoint::BackgroundSaver).
+    pub fn save_in_background(mut self, interval: Duration) -> Self {
+        self.background = Some(interval);
+        self
+    }
+
     /// Interrupts the run after this many steps in all, as a signal would.
     pub fn max_steps(mut self, steps: Option<u64>) -> Self {
         self.max_steps = steps;
@@ -179,6 +242,15 @@ pub enum Stop {
     Early(StopReason),
     /// All epochs were trained.
     Epochs(u64),
+    /// The loss or the gradient of this step was not finite, and [`NonFinite`] says not to go on.
+    NonFinite {
+        /// The step, from 1. It was not taken.
+        step: u64,
+        /// Its loss.
+        loss: f32,
+        /// The norm of its gradient.
+        grad_norm: f64,
+    },
     /// Somebody asked; the run can be resumed. Holds the signal's number, if it was one.
     Interrupted(Option<i32>),
 }
@@ -188,6 +260,11 @@ impl fmt::Display for Stop {
         match self {
             Stop::Early(reason) => write!(f, "stopped early: {reason}"),
             Stop::Epochs(epochs) => write!(f, "all {epochs} epochs are done"),
+            Stop::NonFinite { step, loss, grad_norm } => write!(
+                f,
+                "stopped at step {step}: loss {loss}, gradient norm {grad_norm}; lower the \
+                 learning rate or clip gradients"
+            ),
             Stop::Interrupted(Some(signal)) => write!(f, "interrupted by signal {signal}"),
             Stop::Interrupted(None) => f.write_str("interrupted"),
         }
@@ -216,6 +293,8 @@ pub struct Outcome<M> {
     pub best_checkpoint: Option<PathBuf>,
     /// The file with the state at the end.
     pub last_checkpoint: Option<PathBuf>,
+    /// What was not as it should be: disk full, noise.
+    pub warnings: Vec<String>,
     /// Training throughput of this process, evaluations and saving not counted.
     pub images_per_second: f64,
 }

@@ -43,6 +43,7 @@ pub fn state(step: u64) -> TrainingState<'static> {
         cursor: Cursor { seed: 7, epoch: step, step: 10 * step, position: 0, samples: 320 * step },
         monitor: "patience(5)".into(),
         history,
+        clock: Vec::new(),
     }
 }
 

@@ -50,7 +50,7 @@ pub fn repair(file: &mut [u8]) {
             let sum = xxh3_128(&file[bytes.clone()]).to_le_bytes();
             file[line + 48..line + 64].copy_from_slice(&sum);
         }
-        if tag != b"META" {
+        if tag != b"META" && file[line + 4] & 1 == 1 {
             state.extend_from_slice(tag);
             state.extend_from_slice(&file[line + 16..line + 24]);
             state.extend_from_slice(&file[line + 48..line + 64]);

@@ -72,3 +72,8 @@ pub fn sum_axes(x: &[f64], shape: &[usize], axes: &[usize]) -> Vec<f64> {
     let kept = |(axis, &extent): (usize, &usize)| if axes.contains(&axis) { 1 } else { extent };
     sum_to(&shape.iter().enumerate().map(kept).collect::<Vec<_>>(), x, shape)
 }
+
+/// The sum of squares.
+pub fn sum_squares(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum()
+}

@@ -1,0 +1,115 @@
+//! Where a run is saved, at once or in the background, and what a full disk means.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::checkpoint::{BackgroundSaver, Checkpoints, Metric, Saved, TrainingState};
+use crate::error::{Error, Result};
+
+/// The run directory of a run in progress.
+#[derive(Default)]
+pub(super) enum Saver {
+    #[default]
+    Nowhere,
+    AtOnce(Checkpoints),
+    Background(BackgroundSaver),
+}
+
+/// What became of saving, unless it was an error that ends the run.
+#[derive(Default)]
+pub(super) struct Report {
+    /// What the user should know: cleaning up failed, or the disk is full.
+    pub(super) warnings: Vec<Error>,
+    /// Whether there was no room for the last state. What was saved before is untouched.
+    pub(super) no_room: bool,
+}
+
+impl Saver {
+    /// With an interval, saves in the background, and every so often between evaluations too.
+    pub(super) fn new(checkpoints: Option<Checkpoints>, background: Option<Duration>) -> Self {
+        match (checkpoints, background) {
+            (None, _) => Saver::Nowhere,
+            (Some(checkpoints), None) => Saver::AtOnce(checkpoints),
+            (Some(checkpoints), Some(interval)) => {
+                Saver::Background(BackgroundSaver::new(checkpoints).interval(interval))
+            }
+        }
+    }
+
+    /// Whether it is time for a save between evaluations.
+    pub(super) fn due(&self) -> bool {
+        matches!(self, Saver::Background(saver) if saver.due())
+    }
+
+    /// Saves a state, or begins to.
+    ///
+    /// # Errors
+    /// That of this save or, in the background, of the one before.
+    pub(super) fn save(
+        &mut self,
+        state: &TrainingState<'_>,
+        metric: Option<Metric>,
+    ) -> Result<Report> {
+        match self {
+            Saver::Nowhere => Ok(Report::default()),
+            Saver::AtOnce(checkpoints) => report(checkpoints.save(state, metric).map(Some)),
+            Saver::Background(saver) => {
+                let before = report(saver.save(state, metric).map(|()| None))?;
+                // If there was no room for the state before, there may be for this one.
+                Ok(Report { no_room: false, ..before })
+            }
+        }
+    }
+
+    /// The checkpoint made last, if saving is over by now.
+    pub(super) fn last(&self) -> Option<&Path> {
+        match self {
+            Saver::AtOnce(checkpoints) => Some(&checkpoints.entries().last()?.path),
+            _ => None,
+        }
+    }
+
+    /// What has become of a save in the background since this was last asked.
+    ///
+    /// # Errors
+    /// That of the save.
+    pub(super) fn poll(&mut self) -> Result<Report> {
+        match self {
+            Saver::Background(saver) => report(saver.poll()),
+            _ => Ok(Report::default()),
+        }
+    }
+
+    /// Waits for a save in the background and gives the run directory back.
+    pub(super) fn finish(self) -> (Option<Checkpoints>, Result<Report>) {
+        match self {
+            Saver::Nowhere => (None, Ok(Report::default())),
+            Saver::AtOnce(checkpoints) => (Some(checkpoints), Ok(Report::default())),
+            Saver::Background(saver) => {
+                let (checkpoints, last) = saver.finish();
+                (Some(checkpoints), report(last))
+            }
+        }
+    }
+}
+
+/// A full disk is no reason to throw away what was trained: there may be room again at the next
+/// save, and the checkpoints that exist are as good as they were.
+fn report(saved: Result<Option<Saved>>) -> Result<Report> {
+    match saved {
+        Ok(saved) => {
+            let warnings = saved.map(|saved| saved.warnings).unwrap_or_default();
+            Ok(Report { warnings, no_room: false })
+        }
+        Err(Error::Io { action, path, source })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            Ok(Report { warnings: vec![Error::Io { action, path, source }], no_room: true })
+        }
+        Err(error) => Err(error),
+    }
+}
