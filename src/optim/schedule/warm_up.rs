@@ -7,9 +7,9 @@ use super::{LrSchedule, Progress};
 ///
 /// ```
 /// use ferrotape::optim::{LinearWarmUp, LrSchedule, Progress, StepLr};
-/// let schedule = LinearWarmUp::new(100, StepLr::new(10, 0.5)).start_factor(0.2);
+/// let schedule = LinearWarmUp::new(100, StepLr::new(10, 0.5)).start_factor(0.5);
 /// let at = |step| Progress { epoch: 0, step, steps_per_epoch: 150, history: &[] };
-/// assert_eq!([0, 50, 100].map(|step| schedule.lr(0.1, &at(step))), [0.02, 0.06, 0.1]);
+/// assert_eq!([0, 50, 100].map(|step| schedule.lr(0.5, &at(step))), [0.25, 0.375, 0.5]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LinearWarmUp<S> {
