@@ -7,7 +7,8 @@ mod common;
 use common::*;
 use ferrotape_kernels::{
     Write,
-    conv2d::{self, Conv2dDims},
+    conv2d::{self, Conv2dDims, without_winograd},
+    isa::Isa,
     reference::conv2d as twin,
 };
 
@@ -113,8 +114,8 @@ impl Case {
             let (mut value, mut magnitude) = (vec![0.0; len], vec![0.0; len]);
             twin(&mut value, &f64s);
             twin(&mut magnitude, &abs);
-            on_every_isa(|isa| {
-                let what = format!("conv2d::{op} {:?} on {}", self.d, isa.name());
+            let run = |isa: Isa, how: &str| {
+                let what = format!("conv2d::{op} {:?} on {}{how}", self.d, isa.name());
                 let mut out = Guarded::new(&vec![f32::NAN; len]);
                 kernel(out.get_mut(), Write::Set);
                 out.check(&what);
@@ -125,6 +126,10 @@ impl Case {
                     let twice = |x: &[f64]| x.iter().map(|x| 2.0 * x).collect::<Vec<_>>();
                     assert_close(&what, out.get(), &twice(&value), &twice(&magnitude), terms + 1);
                 }
+            };
+            on_every_isa(|isa| {
+                run(isa, "");
+                without_winograd(|| run(isa, ", direct"));
             });
         });
     }
@@ -181,6 +186,39 @@ fn every_kernel_on_real_layers() {
         grouped,
     ] {
         Case::new(&mut random, d).check();
+    }
+}
+
+/// What lets Winograd's products be the default: against f64, their root mean square error is no larger than that of
+/// the direct loops.
+#[test]
+fn winograd_is_as_exact_as_the_direct_loops() {
+    let mut random = Random(5);
+    for (channels, side) in [(16, 14), (48, 9), (128, 6)] {
+        let d = dims(2, channels, [side, side], channels, 3, 1, 1);
+        let case = Case { bias: None, ..Case::new(&mut random, d) };
+        case.each(|op, len, _, kernel, twin| {
+            if op != "forward" && op != "backward_input" {
+                return;
+            }
+            let mut exact = vec![0.0; len];
+            twin(&mut exact, &f64s);
+            on_every_isa(|isa| {
+                let error = || {
+                    let mut out = vec![0.0; len];
+                    kernel(&mut out, Write::Set);
+                    let squares = out.iter().zip(&exact).map(|(&a, b)| (f64::from(a) - b).powi(2));
+                    (squares.sum::<f64>() / len as f64).sqrt()
+                };
+                let (winograd, direct) = (error(), without_winograd(error));
+                assert!(winograd != direct, "{d:?}: Winograd's products were not used");
+                assert!(
+                    winograd <= direct,
+                    "conv2d::{op} {d:?} on {}: rms error {winograd:e}, direct {direct:e}",
+                    isa.name()
+                );
+            });
+        });
     }
 }
 

@@ -60,7 +60,7 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
         }
     }
     let phase_taps = d.o_group() * (kh * kw).div_ceil(d.stride[0] * d.stride[1]);
-    let engine = Engine::choose(d.c_group(), phase_taps, d.w.div_ceil(d.stride[1]));
+    let engine = Engine::choose(d, d.c_group(), phase_taps, d.w.div_ceil(d.stride[1]));
     let sweep = Sweep {
         source: dy,
         planes,

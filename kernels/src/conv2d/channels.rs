@@ -42,10 +42,7 @@ pub(super) fn run(sweep: &Sweep, out: Shared) {
     let taps = sweep.taps();
     let mut packed = scratch::floats(panels * wide * (taps + 1));
     let (bias, weights) = packed.split_at_mut(panels * wide);
-    bias.fill(0.0);
-    for (to, from) in bias.chunks_exact_mut(per_group * wide).zip(sweep.bias_of_groups()) {
-        to[..sweep.lanes].copy_from_slice(from);
-    }
+    sweep.pad_bias(bias, per_group * wide);
     let rows = par::Rows { data: &mut weights[..], row: taps * wide };
     par::split(Work::Elements(taps * panels * wide), panels, rows, |range, rows| {
         for (panel, to) in range.zip(rows.data.chunks_exact_mut((taps * wide).max(1))) {
@@ -74,11 +71,11 @@ impl SimdKernel for PanelWidth {
 }
 
 /// Packs `to[phase][tap][lane]` of one panel, zero beyond the last lane.
-struct PackPanel<'a> {
-    sweep: &'a Sweep<'a>,
-    to: &'a mut [f32],
-    group: usize,
-    first: usize,
+pub(super) struct PackPanel<'a> {
+    pub(super) sweep: &'a Sweep<'a>,
+    pub(super) to: &'a mut [f32],
+    pub(super) group: usize,
+    pub(super) first: usize,
 }
 
 impl SimdKernel for PackPanel<'_> {
@@ -95,30 +92,20 @@ impl SimdKernel for PackPanel<'_> {
             to.fill(0.0);
         }
         for phase in phases {
-            let (here, rest) = to.split_at_mut(phase.taps.len() * wide);
+            let (mut here, rest) = to.split_at_mut(phase.taps.len() * wide);
             to = rest;
-            let contiguous = phase.taps.iter().enumerate().all(|(i, tap)| tap.weight as usize == i);
-            if contiguous && !phase.taps.is_empty() {
-                assert!(from.len() >= (lanes - 1) * lane_step + phase.taps.len());
-                // SAFETY: `lanes` rows of taps.len() weights, lane_step apart, were just checked to be there; `here` is
+            // Weights that follow each other can be transposed. In the gradient of the input that is a kernel at a time.
+            for taps in phase.taps.chunk_by(|a, b| a.weight + 1 == b.weight) {
+                let (to, rest) = std::mem::take(&mut here).split_at_mut(taps.len() * wide);
+                here = rest;
+                let from = &from[taps[0].weight as usize..];
+                assert!(from.len() >= (lanes - 1) * lane_step + taps.len());
+                let to = to.as_mut_ptr();
+                // SAFETY: `lanes` rows of taps.len() weights, lane_step apart, were just checked to be there; `to` is
                 // taps.len() rows of `wide`.
                 unsafe {
-                    transpose_into(
-                        s,
-                        here.as_mut_ptr(),
-                        wide,
-                        from.as_ptr(),
-                        lane_step,
-                        lanes,
-                        phase.taps.len(),
-                        Write::Set,
-                    );
-                }
-            } else {
-                for (to, tap) in here.chunks_exact_mut(wide).zip(&phase.taps) {
-                    for (lane, to) in to[..lanes].iter_mut().enumerate() {
-                        *to = from[lane * lane_step + tap.weight as usize];
-                    }
+                    let from = from.as_ptr();
+                    transpose_into(s, to, wide, from, lane_step, lanes, taps.len(), Write::Set);
                 }
             }
         }

@@ -32,7 +32,7 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Co
         return pointwise::forward(y, x, w, bias, d);
     }
     let (oh, ow) = (d.oh(), d.ow());
-    let engine = Engine::choose(d.o_group(), d.taps(), ow);
+    let engine = Engine::choose(d, d.o_group(), d.taps(), ow);
     let sorted = if engine == Engine::Pixels { d.stride[1] } else { 1 };
     let (planes, taps) = source(d, sorted);
     let phase = Phase {

@@ -10,11 +10,12 @@
 //! |---|---|---|
 //! | `channels.rs` | lanes are output channels, rows are pixels; taps are offsets into the padded image | forward, `dx` |
 //! | `pixels.rs` | lanes are pixels, rows are output channels: for few channels or taps, and depthwise | forward, `dx` |
+//! | `winograd.rs` | 3 x 3 kernels with 4/9 of the products: for many channels | forward, `dx` |
 //! | `weights.rs` | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
 //! | `dots.rs` | dot products over pixels: for few channels or taps, and depthwise | `dw` |
 //! | `pointwise.rs` | a 1 x 1 kernel of stride 1 is a matrix product, image by image | all three |
 //!
-//! `sweep.rs` is what the first two have in common, `planes.rs` the padded copies. No matrix of patches is ever built.
+//! `sweep.rs` is what the first three have in common, `planes.rs` the padded copies. No matrix of patches is ever built.
 //! Which one runs is decided by the shape alone.
 
 mod backward_bias;
@@ -28,10 +29,11 @@ mod planes;
 mod pointwise;
 mod sweep;
 mod weights;
+mod winograd;
 
 pub use {
     backward_bias::backward_bias, backward_input::backward_input, backward_weight::backward_weight,
-    forward::forward,
+    forward::forward, winograd::without_winograd,
 };
 
 /// The dimensions of a convolution: `x [n, c, h, w]`, `w [o, c / groups, kh, kw]`, `y [n, o, oh, ow]`. Pairs are (vertical,

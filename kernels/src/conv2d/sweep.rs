@@ -1,9 +1,9 @@
 //! What forward and the gradient of the input have in common: every output pixel is a sum over taps.
 //!
-//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Two engines run it:
-//! [`channels`] and [`pixels`], named after what their vectors hold.
+//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Three engines run it:
+//! [`channels`] and [`pixels`], named after what their vectors hold, and [`winograd`].
 
-use super::{channels, pixels, planes::Planes};
+use super::{Conv2dDims, channels, pixels, planes::Planes, winograd};
 use crate::{
     Write,
     par::{self, Shared, Work},
@@ -41,15 +41,20 @@ pub(super) enum Engine {
     Channels,
     /// Several pixels of one output channel.
     Pixels,
+    /// Channels again, with fewer products: [`winograd`].
+    Winograd,
 }
 
 impl Engine {
-    /// The one that wastes less on a grid of `cols` columns.
+    /// The one that is fastest for sums over `taps` in each of `lanes` channels, on a grid of `cols` columns.
     ///
     /// Lanes of channels come by 16, and each sum is moved once more, as it has to be transposed: the price of 16
     /// taps. Lanes of pixels come by 8, in each row, and find their elements further apart;
     /// all weights of 6 channels must stay in L1.
-    pub(super) fn choose(lanes: usize, taps: usize, cols: usize) -> Self {
+    pub(super) fn choose(d: &Conv2dDims, lanes: usize, taps: usize, cols: usize) -> Self {
+        if winograd::pays(d, lanes, taps / 9) {
+            return Engine::Winograd;
+        }
         let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;
         let pixels = lanes * (taps + 4) * cols.next_multiple_of(8) * 9 / 8;
         if pixels < channels && taps < 1024 { Engine::Pixels } else { Engine::Channels }
@@ -94,6 +99,7 @@ impl Sweep<'_> {
             match self.engine {
                 Engine::Channels => channels::run(self, out),
                 Engine::Pixels => pixels::run(self, out),
+                Engine::Winograd => winograd::run(self, out),
             }
         }
     }
@@ -109,9 +115,13 @@ impl Sweep<'_> {
         &self.source[(image * self.groups + group) * len..][..len]
     }
 
-    /// The bias of each group, if there is one.
-    pub(super) fn bias_of_groups(&self) -> impl Iterator<Item = &[f32]> {
-        self.bias.unwrap_or_default().chunks_exact(self.lanes)
+    /// Writes the bias of each group, if there is one, to the start of its `width` floats, and zero to the others.
+    pub(super) fn pad_bias(&self, to: &mut [f32], width: usize) {
+        to.fill(0.0);
+        let groups = self.bias.unwrap_or_default().chunks_exact(self.lanes);
+        for (to, from) in to.chunks_exact_mut(width).zip(groups) {
+            to[..self.lanes].copy_from_slice(from);
+        }
     }
 
     /// Cuts the work for the threads, where an image consists of `panels`, and calls `f` with images and panels: all
