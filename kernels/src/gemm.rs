@@ -44,6 +44,8 @@ const SHORT: usize = 8 * MAX_ROWS;
 const FEW: usize = 256;
 /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are.
 const SMALL: usize = 1 << 14;
+/// Floats of B that L1 keeps beside a few rows of A and C: 16 KiB.
+const L1: usize = 1 << 12;
 /// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
 const SHORT_DOT: usize = 128;
 
@@ -249,43 +251,70 @@ impl Block<'_> {
         }
     }
 
-    /// Few rows: B is read once or a few times where it lies; only a last narrow panel is copied.
+    /// Few rows, or small matrices: B is read where it lies; only a last narrow panel is copied.
     #[inline(always)]
     unsafe fn unpacked<S: Simd>(&self, s: S) {
         let wide = panel::<S>();
+        let (depth, b_step) = (self.a.cols, self.b.row_stride);
         let whole = self.cols.len() / wide * wide;
         let tail = self.cols.start + whole;
-        for j in (self.cols.start..tail).step_by(wide) {
-            // SAFETY: 16 columns of B from j on are there, in every row.
-            unsafe {
-                self.tiles(
-                    s,
-                    0..self.a.cols,
-                    self.b.data.as_ptr().add(j),
-                    self.b.row_stride,
-                    None,
-                    self.rows.clone(),
-                    j,
-                    self.write,
-                )
-            };
-        }
+        let mut packed = scratch::floats(if tail < self.cols.end { depth * wide } else { 0 });
         if tail < self.cols.end {
-            let mut packed = scratch::floats(self.a.cols * wide);
-            // SAFETY: the panel is inside B; packed has room for it.
+            // SAFETY: the panel is inside B, and there is room for it.
+            unsafe { self.pack_b(s, &mut packed, 0..depth, tail..self.cols.end) };
+        }
+        // If L1 keeps all of B, C is written row by row. Else each panel is read once.
+        let in_l1 = depth * self.cols.len() <= L1;
+        let step = if in_l1 { S::TILE_ROWS } else { self.rows.len() };
+        for i in self.rows.clone().step_by(step) {
+            let rows = i..self.rows.end.min(i + step);
+            let mut j = self.cols.start;
+            // One or two rows have registers left for more columns.
+            // SAFETY: so many columns of B and C are there, in every row.
             unsafe {
-                self.pack_b(s, &mut packed, 0..self.a.cols, tail..self.cols.end);
-                self.tiles(
-                    s,
-                    0..self.a.cols,
-                    packed.as_ptr(),
-                    wide,
-                    None,
-                    self.rows.clone(),
-                    tail,
-                    self.write,
-                );
+                match rows.len() {
+                    1 => {
+                        while j + 8 * S::LANES <= tail {
+                            self.across::<S, 1, 8>(s, i, j);
+                            j += 8 * S::LANES;
+                        }
+                    }
+                    2 => {
+                        while j + 4 * S::LANES <= tail {
+                            self.across::<S, 2, 4>(s, i, j);
+                            j += 4 * S::LANES;
+                        }
+                    }
+                    _ => {}
+                }
+                while j < tail {
+                    let b = self.b.data.as_ptr().add(j);
+                    self.tiles(s, 0..depth, b, b_step, None, rows.clone(), j, self.write);
+                    j += wide;
+                }
+                if tail < self.cols.end {
+                    let b = packed.as_ptr();
+                    self.tiles(s, 0..depth, b, wide, None, rows.clone(), tail, self.write);
+                }
             }
+        }
+    }
+
+    /// `R` rows from `i` on by `V` vectors of columns from `j` on.
+    ///
+    /// # Safety
+    /// A has these rows, B these columns, and C both.
+    #[inline(always)]
+    unsafe fn across<S: Simd, const R: usize, const V: usize>(&self, s: S, i: usize, j: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let rows =
+                std::array::from_fn(|r| self.a.data.as_ptr().add((i + r) * self.a.row_stride));
+            let b = self.b.data.as_ptr().add(j);
+            let at = |k: usize| k * self.a.col_stride;
+            let acc = outer::<S, R, V>(s, self.a.cols, rows, at, b, self.b.row_stride);
+            let c = self.c.add(i * self.c_step + j);
+            emit(s, acc, c, self.c_step, V * S::LANES, self.write);
         }
     }
 

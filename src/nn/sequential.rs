@@ -126,7 +126,7 @@ enum Built {
 /// Layers applied one after the other.
 ///
 /// Parameters are named by position, `0.weight`, `0.bias`, `3.weight`, ..., as in PyTorch's
-/// `nn.Sequential`.
+/// `nn.Sequential`. A ReLU that max-pooling follows is applied after it: the same bits, in less time.
 ///
 /// ```
 /// use ferrotape::nn::{Layer, Module, Sequential};
@@ -178,7 +178,8 @@ impl Sequential {
                 ref plain => Built::Plain(plain.clone()),
             }
         });
-        let built = built.collect();
+        let mut built: Vec<Built> = built.collect();
+        pool_before_relu(&mut built);
         Sequential { layers, built }
     }
 
@@ -202,6 +203,18 @@ impl Sequential {
             return Err(Error::config("architecture", reason));
         }
         Ok(Sequential::new(params, layers))
+    }
+}
+
+/// Exchanges a ReLU with the max-pooling that follows it. The largest of four ReLUs is the ReLU of
+/// the largest, bit for bit, and so are the gradients; but there is a quarter as much to do.
+fn pool_before_relu(built: &mut [Built]) {
+    for at in 1..built.len() {
+        if let [Built::Plain(Layer::Relu), Built::Plain(Layer::MaxPool2d { .. })] =
+            built[at - 1..=at]
+        {
+            built.swap(at - 1, at);
+        }
     }
 }
 
@@ -239,6 +252,46 @@ impl Module for Sequential {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::Init;
+    use crate::tape::Tape;
+
+    #[test]
+    fn pooling_before_relu_gives_the_same_bits() {
+        let numbers = |len: usize| -> Vec<f32> {
+            let wave = |i: usize| ((i * 7919 + 13) % 101) as f32 - 60.0;
+            let mut numbers: Vec<f32> = (0..len).map(wave).collect();
+            numbers[3] = f32::NAN;
+            numbers[40..60].fill(-1.0);
+            numbers[60..75].fill(0.0);
+            numbers
+        };
+        for (kernel, stride) in [(2, 2), (3, 2), (3, 1)] {
+            let mut params = Params::new(0);
+            let id = params.add("x", [2, 3, 9, 8], Init::Zeros);
+            params.get_mut(id).copy_from_slice(&numbers(432));
+            let layers = [Layer::Relu, Layer::max_pool2d(kernel, stride)];
+            let model = Sequential::new(&mut params, layers);
+            let results = [false, true].map(|as_written| {
+                let mut tape = Tape::new();
+                let mut g = Graph::new(&mut tape, &params);
+                let x = g.param(id);
+                let y = if as_written {
+                    let y = g.relu(x);
+                    g.max_pool2d(y, kernel, stride)
+                } else {
+                    model.forward(&mut g, x)
+                };
+                let y_bits: Vec<u32> = g.value(y).iter().map(|y| y.to_bits()).collect();
+                let seed: Vec<f32> = (0..y_bits.len()).map(|i| (i as f32 * 0.37).sin()).collect();
+                let gradients = g.backward_with(y, &seed);
+                let dx: Vec<u32> =
+                    gradients.param(&params, id).iter().map(|dx| dx.to_bits()).collect();
+                (y_bits, dx)
+            });
+            let [swapped, as_written] = &results;
+            assert!(swapped == as_written, "kernel {kernel}, stride {stride}");
+        }
+    }
 
     #[test]
     fn an_architecture_that_no_memory_holds_is_refused() {

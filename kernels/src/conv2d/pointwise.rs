@@ -5,7 +5,7 @@ use crate::{
     Write,
     gemm::{self, Mat},
     isa::Isa,
-    par::{self, Rows, Shared, Work},
+    par::{self, Rows, Work},
 };
 
 pub(super) fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Conv2dDims) {
@@ -64,38 +64,6 @@ fn products<'w>(
     par::split(Work::MultiplyAdds(d.multiply_adds()), units, rows, |range, rows| {
         for (unit, out) in range.zip(rows.data.chunks_exact_mut(m * pixels)) {
             one(out, unit);
-        }
-    });
-}
-
-/// `dw[group] (=|+=) sum over images of dy[image, group] x[image, group]^T`
-pub(super) fn backward_weight(dw: &mut [f32], write: Write, dy: &[f32], x: &[f32], d: &Conv2dDims) {
-    let isa = Isa::current();
-    let (c, o, pixels) = (d.c_group(), d.o_group(), d.h * d.w);
-    let out = Shared(dw.as_mut_ptr());
-    let step = 12; // whole tiles of dot products
-    let per_group = o.div_ceil(step);
-    par::split(Work::MultiplyAdds(d.multiply_adds()), d.groups * per_group, (), |units, ()| {
-        for unit in units {
-            let (group, first) = (unit / per_group, unit % per_group * step);
-            for image in 0..d.n {
-                let write = if image > 0 { Write::Add } else { write };
-                let dy = Mat::row_major(
-                    &dy[(image * d.groups + group) * o * pixels..][..o * pixels],
-                    o,
-                    pixels,
-                );
-                let x = Mat::row_major(
-                    &x[(image * d.groups + group) * c * pixels..][..c * pixels],
-                    c,
-                    pixels,
-                );
-                // SAFETY: this group's [o, c] part of dw is there, and no other unit has these rows of it.
-                unsafe {
-                    let dw = out.get().add(group * o * c);
-                    gemm::block(isa, dw, c, write, dy, x.t(), first..o.min(first + step), 0..c);
-                }
-            }
         }
     });
 }
