@@ -44,8 +44,8 @@ const SHORT: usize = 8 * MAX_ROWS;
 const FEW: usize = 256;
 /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are.
 const SMALL: usize = 1 << 14;
-/// Floats of B that L1 keeps beside a few rows of A and C: 16 KiB.
-const L1: usize = 1 << 12;
+/// Up to this depth a product is bound by writing C.
+const SHALLOW: usize = 4;
 /// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
 const SHORT_DOT: usize = 128;
 
@@ -263,9 +263,9 @@ impl Block<'_> {
             // SAFETY: the panel is inside B, and there is room for it.
             unsafe { self.pack_b(s, &mut packed, 0..depth, tail..self.cols.end) };
         }
-        // If L1 keeps all of B, C is written row by row. Else each panel is read once.
-        let in_l1 = depth * self.cols.len() <= L1;
-        let step = if in_l1 { S::TILE_ROWS } else { self.rows.len() };
+        // With so few products per element of C, writing C is what takes time, and fastest one row at a time. Else each
+        // panel of B is read once.
+        let step = if depth <= SHALLOW { 1 } else { self.rows.len() };
         for i in self.rows.clone().step_by(step) {
             let rows = i..self.rows.end.min(i + step);
             let mut j = self.cols.start;
