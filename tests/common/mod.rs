@@ -1,8 +1,10 @@
 //! Helpers shared by the checkpoint tests.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
+pub mod hookfs;
 pub mod repair;
 pub mod simfs;
+pub mod toy;
 
 use std::fs;
 use std::path::PathBuf;
