@@ -27,9 +27,11 @@ use crate::error::{Error, Result};
 /// Owns a run directory and saves to it on a thread of its own.
 #[derive(Debug)]
 pub struct BackgroundSaver {
-    jobs: Sender<Job>,
+    /// `None` once no more will come.
+    jobs: Option<Sender<Job>>,
     results: Receiver<Finished>,
-    thread: JoinHandle<Checkpoints>,
+    /// `None` once it was waited for.
+    thread: Option<JoinHandle<Checkpoints>>,
     overhead: f64,
     interval: Duration,
     /// When the save in flight, or the last one, was begun, and its snapshot's cost.
@@ -61,15 +63,15 @@ impl BackgroundSaver {
             for (state, metric) in todo {
                 let begun = Instant::now();
                 let result = checkpoints.save(&state, metric);
-                // If nobody listens any more, the saver was dropped; what is saved is saved.
+                // If nobody listens any more, the saver is being dropped; what is saved is saved.
                 let _ = finished.send(Finished { result, cost: begun.elapsed(), state });
             }
             checkpoints
         });
         BackgroundSaver {
-            jobs,
+            jobs: Some(jobs),
             results,
-            thread,
+            thread: Some(thread),
             overhead: 0.03,
             interval: Duration::from_secs(30),
             begun: Instant::now(),
@@ -115,10 +117,10 @@ impl BackgroundSaver {
         let copy = snapshot(state, self.spare.take());
         self.snapshot_cost = self.begun.elapsed();
         self.in_flight = true;
-        if self.jobs.send((copy, metric)).is_err() {
-            return Err(self.panicked());
+        match self.jobs.as_ref().map(|jobs| jobs.send((copy, metric))) {
+            Some(Ok(())) => before,
+            _ => Err(self.panicked()),
         }
-        before
     }
 
     /// What the last save has become, if it has finished since this was last asked. Ask at every
@@ -140,13 +142,21 @@ impl BackgroundSaver {
 
     /// Waits for the save in flight and gives the run directory back, with the outcome of the
     /// last save that [`BackgroundSaver::poll`] has not reported.
+    ///
+    /// # Panics
+    /// Passes on a panic of the thread that saves.
     pub fn finish(mut self) -> (Checkpoints, Result<Option<Saved>>) {
         let outcome = self.wait();
-        drop(self.jobs);
-        match self.thread.join() {
-            Ok(checkpoints) => (checkpoints, outcome.map(|()| self.last)),
-            Err(panic) => std::panic::resume_unwind(panic),
+        match self.join() {
+            Some(Ok(checkpoints)) => (checkpoints, outcome.map(|()| self.last.take())),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => unreachable!("only this and drop wait for the thread"),
         }
+    }
+
+    fn join(&mut self) -> Option<std::thread::Result<Checkpoints>> {
+        self.jobs = None;
+        self.thread.take().map(JoinHandle::join)
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -170,6 +180,14 @@ impl BackgroundSaver {
         self.pause = (self.snapshot_cost + finished.cost).div_f64(self.overhead);
         self.last = Some(finished.result?);
         Ok(())
+    }
+}
+
+/// Waits for the save in flight, so that the run directory is free afterwards, also while a panic
+/// unwinds.
+impl Drop for BackgroundSaver {
+    fn drop(&mut self) {
+        let _ = self.join();
     }
 }
 

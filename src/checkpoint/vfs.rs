@@ -166,7 +166,7 @@ impl Vfs for RealFs {
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),
+            Ok(()) => Ok(Some(Box::new(RealLock(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -300,8 +300,14 @@ impl WriteFile for RealWrite {
     }
 }
 
-struct RealLock {
-    _file: File,
-}
+struct RealLock(File);
 
 impl Lock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing the file would do, but not at once if the program happens to be starting another:
+        // until its exec the child has the file open, too.
+        let _ = self.0.unlock();
+    }
+}

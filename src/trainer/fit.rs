@@ -355,6 +355,8 @@ impl<'d, M: Module> Run<'d, M> {
         }
         if verdict.roll_back && self.best.is_some() {
             self.roll_back();
+            // It was not measured with the weights that are saved now, unless they are the best.
+            self.metric.take_if(|_| !verdict.new_best);
         }
         self.unsaved = true;
         self.save()?;
