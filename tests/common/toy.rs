@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ferrotape::checkpoint::Checkpoints;
 use ferrotape::data::{Dataset, RandomShift};
 use ferrotape::monitor::EarlyStopping;
-use ferrotape::nn::{Layer, Sequential};
+use ferrotape::nn::{Layer, Module, Sequential};
 use ferrotape::optim::{CosineAnnealing, LinearWarmUp, PerStep, ReduceOnPlateau, Sgd};
 use ferrotape::rng::{Purpose, Stream};
 use ferrotape::trainer::{Resume, Trainer};
@@ -139,6 +139,16 @@ pub fn valid() -> Toy {
 /// that a resume could get wrong. It stops early.
 pub fn trainer(checkpoints: Checkpoints, plateau: bool) -> Trainer<Sequential> {
     let (model, params) = cnn(7);
+    trainer_of(model, params, checkpoints, plateau)
+}
+
+/// The same with another model.
+pub fn trainer_of<M: Module>(
+    model: M,
+    params: Params,
+    checkpoints: Checkpoints,
+    plateau: bool,
+) -> Trainer<M> {
     let sgd = Sgd::new(0.1).momentum(0.9).weight_decay(1e-3).nesterov(true);
     let trainer = Trainer::new(model, params, sgd)
         .epochs(8)

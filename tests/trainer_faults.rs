@@ -1,0 +1,281 @@
+//! What goes wrong during a run costs nothing that was saved, and nothing half-done is ever saved: a
+//! panic anywhere, on any thread; a full disk; a broken one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::hookfs::HookFs;
+use common::scratch;
+use common::simfs::{EIO, ENOSPC, Fault, SimFs};
+use common::toy::{self, bits};
+use ferrotape::checkpoint::Checkpoints;
+use ferrotape::checkpoint::vfs::{RealFs, Vfs};
+use ferrotape::nn::{Module, Sequential};
+use ferrotape::tape::Mode;
+use ferrotape::trainer::{Callback, EvaluationInfo, Outcome, StepInfo, Trainer};
+use ferrotape::{Graph, Result, Var};
+use rayon::prelude::*;
+
+mod common;
+
+fn open(fs: &SimFs) -> Checkpoints {
+    Checkpoints::open_in(Arc::new(fs.clone()), "run").unwrap()
+}
+
+fn trainer(fs: &SimFs) -> Trainer<Sequential> {
+    toy::trainer(open(fs), false)
+}
+
+fn fit<M: Module>(trainer: Trainer<M>) -> Result<Outcome<M>> {
+    trainer.fit(&toy::train(), &toy::valid())
+}
+
+fn whole() -> Outcome<Sequential> {
+    fit(trainer(&SimFs::default())).unwrap()
+}
+
+/// Fails unless every checkpoint of a run is a whole state of before step `before`, and the run
+/// goes on from the last as if nothing had happened.
+#[track_caller]
+fn assert_nothing_lost(what: &str, vfs: Arc<dyn Vfs>, dir: &str, before: u64) {
+    let mut checkpoints = Checkpoints::open_in(vfs, dir).unwrap();
+    assert_eq!(checkpoints.damaged(), [0; 0], "{what}");
+    let generations: Vec<u64> = checkpoints.entries().iter().map(|e| e.generation).collect();
+    for generation in generations {
+        let loaded = checkpoints.load(generation).unwrap();
+        assert!(loaded.state.cursor.step <= before, "{what}: {:?}", loaded.state.cursor);
+    }
+    let rest = fit(toy::trainer(checkpoints, false)).unwrap();
+    let whole = whole();
+    assert_eq!(rest.digest, whole.digest, "{what}");
+    assert_eq!(bits(&rest.params), bits(&whole.params), "{what}");
+}
+
+/// Where a model panics.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Forward,
+    /// In a closure that runs on the threads of the pool, as those of kernels do.
+    Pool,
+}
+
+/// The usual model, which panics in one of its forward passes of training.
+struct Fragile {
+    model: Sequential,
+    place: Place,
+    at: u64,
+    passes: AtomicU64,
+}
+
+impl Module for Fragile {
+    fn forward(&self, g: &mut Graph, x: Var) -> Var {
+        let fatal =
+            g.mode() == Mode::Train && self.passes.fetch_add(1, Ordering::Relaxed) == self.at;
+        match self.place {
+            Place::Forward => assert!(!fatal, "forward pass {}", self.at),
+            Place::Pool => (0..64)
+                .into_par_iter()
+                .for_each(|i| assert!(!(fatal && i == 37), "forward pass {}", self.at)),
+        }
+        self.model.forward(g, x)
+    }
+
+    fn architecture(&self) -> String {
+        self.model.architecture()
+    }
+}
+
+#[test]
+fn a_panic_in_any_forward_pass_saves_nothing_half_done() {
+    for place in [Place::Forward, Place::Pool] {
+        for background in [false, true] {
+            // Each step has two passes: with the first, running statistics are updated already.
+            for at in 0..2 * 3 * toy::STEPS_PER_EPOCH {
+                let fs = SimFs::default();
+                let (model, params) = toy::cnn(7);
+                let model = Fragile { model, place, at, passes: AtomicU64::new(0) };
+                let mut trainer = toy::trainer_of(model, params, open(&fs), false);
+                if background {
+                    trainer = trainer.save_in_background(Duration::ZERO);
+                }
+                assert!(catch_unwind(AssertUnwindSafe(|| fit(trainer))).is_err());
+                let what = format!("{place:?} {at}, background: {background}");
+                assert_nothing_lost(&what, Arc::new(fs), "run", at / 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_panic_while_reading_data_saves_nothing_half_done() {
+    for at in [0, 9, 30, 100, 299] {
+        let fs = SimFs::default();
+        let valid = toy::valid().on_read(move |n| assert_ne!(n, at, "bad example"));
+        let run = || trainer(&fs).fit(&toy::train(), &valid);
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        assert_nothing_lost("validation data", Arc::new(fs), "run", toy::STEPS_PER_EPOCH);
+
+        let fs = SimFs::default();
+        let train = toy::train().on_read(move |n| assert_ne!(n, at, "bad example"));
+        let run = || trainer(&fs).fit(&train, &toy::valid());
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        assert_nothing_lost("training data", Arc::new(fs), "run", at);
+    }
+}
+
+/// Calls a function after each step and each evaluation.
+struct Call<F>(F);
+
+impl<F: FnMut(u64, bool) -> Result<()> + Send> Callback for Call<F> {
+    fn on_step(&mut self, step: &StepInfo) -> Result<()> {
+        (self.0)(step.step, false)
+    }
+
+    fn on_evaluation(&mut self, evaluation: &EvaluationInfo<'_>) -> Result<()> {
+        (self.0)(evaluation.observation.step, true)
+    }
+}
+
+#[test]
+fn a_panic_or_an_error_of_a_callback_leaves_the_checkpoint_before() {
+    for background in [false, true] {
+        for at in [1, 4, 6] {
+            let fs = SimFs::default();
+            let failing = |fail: fn() -> Result<()>| {
+                let call = Call(move |step, _| if step == at { fail() } else { Ok(()) });
+                let trainer = trainer(&fs).callback(call);
+                if background { trainer.save_in_background(Duration::ZERO) } else { trainer }
+            };
+            let panicking = failing(|| panic!("a callback"));
+            assert!(catch_unwind(AssertUnwindSafe(|| fit(panicking))).is_err());
+            fit(failing(|| Err(ferrotape::Error::config("callback", "no")))).unwrap_err();
+            assert_nothing_lost("callback", Arc::new(fs), "run", at);
+        }
+    }
+}
+
+#[test]
+fn a_panic_while_saving_costs_nothing_that_was_saved() {
+    for background in [false, true] {
+        // The preflight has operations 0 to 5 or so; the run has more than 100.
+        for at in (0..100).step_by(3) {
+            let dir = scratch("trainer_faults", "saver");
+            let fs = HookFs::new(move |_, op| {
+                assert_ne!(op, at, "the disk is gone");
+                Ok(())
+            });
+            let checkpoints = Checkpoints::open_in(Arc::new(fs), &dir).unwrap();
+            let mut trainer = toy::trainer(checkpoints, false);
+            if background {
+                trainer = trainer.save_in_background(Duration::from_secs(3600));
+            }
+            assert!(catch_unwind(AssertUnwindSafe(|| fit(trainer))).is_err(), "operation {at}");
+            let mut checkpoints = Checkpoints::open(&dir).unwrap();
+            let finished = checkpoints
+                .load_latest()
+                .unwrap()
+                .is_some_and(|latest| latest.state.cursor.step == whole().steps);
+            drop(checkpoints);
+            if !finished {
+                let what = format!("operation {at}, background: {background}");
+                assert_nothing_lost(&what, Arc::new(RealFs), dir.to_str().unwrap(), 100);
+            }
+        }
+    }
+}
+
+/// Makes a disk fail from the first evaluation, once it is saved, to that of step `until`.
+fn failing_after_the_first_evaluation(fs: SimFs, until: u64, fault: Fault) -> impl Callback {
+    Call(move |step, evaluated| {
+        if evaluated && step == toy::STEPS_PER_EPOCH {
+            fs.fail(fs.ops(), u64::MAX, fault);
+        }
+        if evaluated && step == until {
+            fs.fail(0, 0, fault);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_full_disk_is_a_warning_and_costs_no_older_checkpoint() {
+    let whole = whole();
+    for background in [false, true] {
+        let fs = SimFs::default();
+        let full = failing_after_the_first_evaluation(fs.clone(), u64::MAX, ENOSPC);
+        let mut trainer = trainer(&fs).callback(full);
+        if background {
+            trainer = trainer.save_in_background(Duration::from_secs(3600));
+        }
+        let outcome = fit(trainer).unwrap();
+        assert!(outcome.warnings[0].contains("No space left"), "{:?}", outcome.warnings);
+        assert_eq!((outcome.digest, outcome.stop), (None, whole.stop.clone()));
+        assert_eq!(bits(&outcome.params), bits(&whole.params), "the run itself went on");
+        fs.fail(0, 0, ENOSPC);
+        // In the background the first save may still have met the full disk.
+        let saved = open(&fs).entries().len();
+        assert!(saved == 1 || (background && saved == 0), "{saved} checkpoints");
+        assert_nothing_lost("disk full", Arc::new(fs), "run", toy::STEPS_PER_EPOCH);
+    }
+}
+
+#[test]
+fn once_there_is_room_again_saving_goes_on() {
+    let whole = whole();
+    let fs = SimFs::default();
+    let full = failing_after_the_first_evaluation(fs.clone(), 2 * toy::STEPS_PER_EPOCH, ENOSPC);
+    let outcome = fit(trainer(&fs).callback(full)).unwrap();
+    assert!(!outcome.warnings.is_empty());
+    assert_eq!(outcome.digest, whole.digest);
+    let steps: Vec<u64> = open(&fs).entries().iter().map(|entry| entry.cursor.step).collect();
+    assert!(!steps.contains(&(2 * toy::STEPS_PER_EPOCH)) && steps.len() > 1, "{steps:?}");
+}
+
+#[test]
+fn a_broken_disk_ends_the_run() {
+    for background in [false, true] {
+        let fs = SimFs::default();
+        let broken = failing_after_the_first_evaluation(fs.clone(), u64::MAX, EIO);
+        let mut trainer = trainer(&fs).callback(broken);
+        if background {
+            trainer = trainer.save_in_background(Duration::from_secs(3600));
+        }
+        let error = fit(trainer).unwrap_err();
+        assert!(error.to_string().contains("os error 5"), "{error}");
+        fs.fail(0, 0, EIO);
+        assert_nothing_lost("disk broken", Arc::new(fs), "run", toy::STEPS_PER_EPOCH);
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start_is_an_error_before_the_first_step() {
+    let fs = SimFs::default();
+    // At whatever operation of the preflight it shows: creating, writing, syncing.
+    let healthy = trainer(&fs);
+    let first = fs.ops();
+    drop(healthy);
+    let mut refused = 0;
+    for op in first.. {
+        let fs = SimFs::default();
+        let doomed = trainer(&fs);
+        fs.fail(op, u64::MAX, ENOSPC);
+        let train = toy::train();
+        match doomed.fit(&train, &toy::valid()) {
+            Err(error) => {
+                assert!(error.to_string().contains("No space left"), "{error}");
+                assert_eq!(train.reads(), 0, "nothing was trained for nothing");
+                fs.fail(0, 0, ENOSPC);
+                assert!(!open(&fs).has_checkpoints());
+                assert!(fs.names().is_empty(), "left behind: {:?}", fs.names());
+                refused += 1;
+            }
+            Ok(outcome) => {
+                assert!(!outcome.warnings.is_empty(), "the preflight is over");
+                break;
+            }
+        }
+    }
+    assert!(refused >= 5, "only {refused} operations of the preflight were seen");
+}
