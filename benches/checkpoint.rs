@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench checkpoint` alternates a raw write + fsync of the same bytes with a save
 //! (checksums, digest and fsyncs included), and a plain read with a verified load, and prints
-//! medians and ratios. Then it trains nothing, but computes, with and without saving 100 MB in
-//! the background. The directory is `FERROTAPE_BENCH_DIR`, or the target directory: give it one
+//! medians and ratios. Then two networks are trained, with and without saving in the background: the
+//! small one of the article, and one with a state of 100 MB. The directory is `FERROTAPE_BENCH_DIR`, or the target directory: give it one
 //! on the disk to be measured. Run as a test (`-- --test`) it does everything once, with 1 MB.
 
 use std::fs::{self, File};
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use ferrotape::checkpoint::{
     BackgroundSaver, CheckpointFile, Checkpoints, NamedTensor, TrainingState,
 };
+use ferrotape::nn::{Layer, Module, Sequential};
+use ferrotape::optim::Sgd;
+use ferrotape::{Graph, Params, Tape, Tensor};
 
 fn main() -> ferrotape::Result<()> {
     let test = std::env::args().any(|arg| arg == "--test");
@@ -26,7 +29,29 @@ fn main() -> ferrotape::Result<()> {
     fs::create_dir_all(&dir).expect("the bench directory can be created");
 
     save_and_load(&dir, &state(50, 2_500_000 / scale), repeats)?;
-    in_background(&dir, &state(10, 2_500_000 / scale), if test { 0.05 } else { 20.0 })?;
+    let seconds = if test { 0.05 } else { 20.0 };
+    let article = [
+        Layer::conv2d(1, 6, 5),
+        Layer::Relu,
+        Layer::max_pool2d(2, 2),
+        Layer::Flatten,
+        Layer::linear(864, 120),
+        Layer::Relu,
+        Layer::linear(120, 84),
+        Layer::Relu,
+        Layer::linear(84, 10),
+    ];
+    in_background(&dir, "the article's network", article, seconds)?;
+    let wide = 4096 / if test { 64 } else { 1 };
+    let wide = [
+        Layer::Flatten,
+        Layer::linear(784, wide),
+        Layer::Relu,
+        Layer::linear(wide, 9 * wide / 16),
+        Layer::Relu,
+        Layer::linear(9 * wide / 16, 10),
+    ];
+    in_background(&dir, "a network of 100 MB", wide, seconds)?;
     fs::remove_dir_all(&dir).expect("the bench directory can be removed");
     Ok(())
 }
@@ -95,29 +120,42 @@ fn save_and_load(dir: &Path, state: &TrainingState<'_>, repeats: usize) -> ferro
     Ok(())
 }
 
-/// Steps of computing for some seconds, with and without routine saves, alternating.
-fn in_background(dir: &Path, state: &TrainingState<'_>, seconds: f64) -> ferrotape::Result<()> {
-    let mut data = vec![1.0_f32; 1 << 16];
-    let mut step = || {
-        for _ in 0..100 {
-            data.iter_mut().for_each(|x| *x = x.mul_add(0.999, 0.001));
-            black_box(&data);
-        }
+/// Trains for some seconds, with and without routine saves, alternating.
+fn in_background(
+    dir: &Path,
+    name: &str,
+    layers: impl IntoIterator<Item = Layer>,
+    seconds: f64,
+) -> ferrotape::Result<()> {
+    let mut params = Params::new(0);
+    let model = Sequential::new(&mut params, layers);
+    let mut sgd = Sgd::new(0.01).momentum(0.9);
+    let mut tape = Tape::new();
+    let images = Tensor::full(0.5, [64, 1, 28, 28]);
+    let labels: Vec<usize> = (0..64).map(|i| i % 10).collect();
+    let mut step = |params: &mut Params, sgd: &mut Sgd| {
+        let mut g = Graph::new(&mut tape, params);
+        let x = g.input(&images);
+        let logits = model.forward(&mut g, x);
+        let loss = g.cross_entropy(logits, &labels);
+        let gradients = g.backward(loss);
+        sgd.step(params, &gradients);
     };
+    step(&mut params, &mut sgd); // from here on there is a velocity
     let mut rates = [0.0, 0.0];
     let mut saves = 0;
-    let checkpoints = Checkpoints::open(dir.join("background"))?;
+    let checkpoints = Checkpoints::open(dir.join(name))?;
     let mut saver = BackgroundSaver::new(checkpoints).interval(Duration::ZERO);
-    saver.save(state, None)?; // the first snapshot has to find its memory
-    for phase in 0..4 {
+    saver.save(&snapshot(&params, &sgd), None)?; // the first one has to find its memory
+    for phase in 0..8 {
         let (begun, mut steps) = (Instant::now(), 0);
-        while begun.elapsed().as_secs_f64() < seconds / 4.0 {
-            step();
+        while begun.elapsed().as_secs_f64() < seconds / 8.0 {
+            step(&mut params, &mut sgd);
             steps += 1;
             if phase % 2 == 1 {
                 saver.poll()?;
                 if saver.due() {
-                    saver.save(state, None)?;
+                    saver.save(&snapshot(&params, &sgd), None)?;
                     saves += 1;
                 }
             }
@@ -125,13 +163,28 @@ fn in_background(dir: &Path, state: &TrainingState<'_>, seconds: f64) -> ferrota
         rates[phase % 2] += f64::from(steps) / begun.elapsed().as_secs_f64();
     }
     saver.finish().1?;
-    let mb = state.params.iter().map(|tensor| 4 * tensor.data.len()).sum::<usize>() as f64 / 1e6;
+    let mb = 4e-6 * (params.flat().len() + sgd.velocity().len()) as f64;
     println!(
-        "background saving of {mb:.0} MB: {saves} saves in {:.0} s cost {:.1}% of the steps",
+        "saving {name} ({mb:.1} MB) in the background: {saves} saves in {:.0} s cost {:.1}% of the \
+         steps",
         seconds / 2.0,
         100.0 * (1.0 - rates[1] / rates[0])
     );
     Ok(())
+}
+
+/// The weights and the velocity, lent.
+fn snapshot<'a>(params: &'a Params, sgd: &'a Sgd) -> TrainingState<'a> {
+    let tensors = |values: &'a [f32]| -> Vec<NamedTensor<'a>> {
+        let tensor = |id| {
+            let shape = params.shape(id).to_vec();
+            NamedTensor::new(params.name(id), shape, &values[params.range(id)])
+        };
+        params.ids().map(tensor).collect()
+    };
+    let mut state = TrainingState { params: tensors(params.flat()), ..TrainingState::default() };
+    state.optimizer.slots = tensors(sgd.velocity());
+    state
 }
 
 fn timed(run: impl FnOnce()) -> Duration {

@@ -1,12 +1,15 @@
-//! Reading costs at most 1.1 times the file's size plus 1 MiB, whatever the file says. The only
-//! test of its binary, because it watches every allocation of the process.
+//! Reading costs at most 1.1 times the file's size plus 1 MiB, whatever the file says; saving costs
+//! a few chunks, and in the background the size of the state. The only test of its binary, because
+//! it watches every allocation of the process.
 
 use std::sync::Arc;
 
 use common::repair::{repair, sections};
 use common::simfs::SimFs;
-use common::{noise, state};
-use ferrotape::checkpoint::{CheckpointFile, Checkpoints, History, NamedTensor, TrainingState};
+use common::{noise, scratch, state};
+use ferrotape::checkpoint::{
+    BackgroundSaver, CheckpointFile, Checkpoints, History, NamedTensor, TrainingState,
+};
 use peak_alloc::PeakAlloc;
 
 mod common;
@@ -60,8 +63,29 @@ fn with_body(file: &[u8], tag: &[u8; 4], body: &[u8]) -> Vec<u8> {
     new
 }
 
+fn saving_costs_at_most_the_state() {
+    let size = 4 << 23;
+    let mut large = state(3);
+    large.params.push(NamedTensor::new("large", [1 << 23], vec![1.0; 1 << 23]));
+    let mut checkpoints = Checkpoints::open(scratch("checkpoint_memory", "run")).unwrap();
+    let peak = |save: &mut dyn FnMut()| {
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        save();
+        MEMORY.peak_usage().saturating_sub(before)
+    };
+    let cost = peak(&mut || drop(checkpoints.save(&large, None).unwrap()));
+    assert!(cost < 2 << 20, "saving: {cost} bytes");
+    let mut saver = BackgroundSaver::new(checkpoints);
+    let cost = peak(&mut || (0..3).for_each(|_| saver.save(&large, None).unwrap()));
+    assert!(cost >= size, "there is a copy");
+    assert!(cost < size + (2 << 20), "saving in the background: {cost} bytes");
+    saver.finish().1.unwrap();
+}
+
 #[test]
-fn reading_costs_little_more_than_the_file() {
+fn reading_and_saving_cost_little_memory() {
+    saving_costs_at_most_the_state();
     // Honest files.
     assert!(assert_cheap(file_of(&state(3)), "a small state"));
     let mut large = state(3);

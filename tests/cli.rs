@@ -115,8 +115,7 @@ fn ls_shows_every_checkpoint_and_finds_the_damaged_one() {
     let columns: Vec<&str> = lines[0].split_whitespace().collect();
     let expected = ["generation", "epoch", "step", "metric", "value", "roles", "size", "verified"];
     assert_eq!(columns, expected);
-    // The pin was set without the run's settings: now the roles are the usual ones.
-    assert!(lines[2].contains("valid_loss  0.500000  pinned"), "{table}");
+    assert!(lines[2].contains("valid_loss  0.500000  last pinned"), "{table}");
     assert!(lines[1..].iter().all(|line| line.len() == lines[1].len()), "aligned:\n{table}");
 
     flip_a_bit(&file(&dir, 2));
@@ -213,6 +212,7 @@ fn prune_removes_what_no_role_needs_and_a_dry_run_nothing() {
     let dir = run_dir("prune", [0.1, 0.5, 0.4, 0.3, 0.2]);
     let text = dir.to_str().unwrap();
     ok(&["pin", text, "1"]);
+    assert_eq!(ok(&["prune", text]), "0 removed, 5 kept\n", "the run keeps the last 9");
     let before = snapshot(&dir);
     let dry = json(&["prune", text, "--keep-last", "2", "--dry-run"]);
     assert_eq!(dry, json!({ "dry_run": true, "removed": [file(&dir, 2)], "kept": 4 }));

@@ -292,6 +292,22 @@ fn cifar_records_are_label_then_planes() {
     }
 }
 
+#[test]
+fn the_fuzz_corpus_is_replayed() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/idx");
+    let mut valid = 0;
+    for entry in fs::read_dir(&corpus).unwrap() {
+        let path = entry.unwrap().path();
+        for rank in 1..=4 {
+            valid += usize::from(read_idx(&path, rank).is_ok());
+        }
+    }
+    assert!(valid >= 2, "{valid} valid files");
+    assert!(
+        read_idx(corpus.join("images"), 3).is_ok() && read_idx(corpus.join("huge"), 3).is_err()
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -204,10 +204,14 @@ fn every_truncation_and_many_mutations_are_errors_or_valid_files() {
 #[test]
 fn the_fuzz_corpus_is_replayed() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    for ((read, _), name) in READERS.into_iter().zip(["safetensors", "npz"]) {
+    for ((read, _), name) in READERS.into_iter().zip(["safetensors", "npz", "npy"]) {
         for entry in fs::read_dir(corpus.join(name)).unwrap() {
             let _ = read(fs::read(entry.unwrap().path()).unwrap());
         }
+    }
+    for (name, valid) in [("matrix", true), ("fortran", true), ("truncated", false)] {
+        let read = interop::npy::read(corpus.join("npy").join(name));
+        assert_eq!(read.is_ok(), valid, "{name}");
     }
 }
 

@@ -24,7 +24,7 @@
 //! # The rooms
 //!
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
-//! for threads, [`scratch`] lends memory, [`mod@reference`] holds the oracle. All else is kernels.
+//! for threads, [`scratch`] lends memory, [`memory`] asks for large pages, [`mod@reference`] holds the oracle. All else is kernels.
 
 pub mod broadcast;
 pub mod conv2d;
@@ -34,6 +34,7 @@ pub mod isa;
 pub mod layout;
 pub mod linear;
 mod math;
+pub mod memory;
 mod nest;
 pub mod norm;
 pub mod par;

@@ -7,8 +7,9 @@
 //! runs/mnist/manifest.json         a table of contents for people and scripts
 //! ```
 //!
-//! The files are the truth. The manifest is written after every change and never read back, so
-//! it cannot be wrong in a way that matters; all names are relative, so a directory may be moved
+//! The files are the truth. The manifest is written after every change and read by nothing that
+//! saves or loads (the command line takes from it how many checkpoints a run keeps), so it cannot
+//! be wrong in a way that matters; all names are relative, so a directory may be moved
 //! or copied. Recovery looks at the files, newest first, takes the first that verifies to its
 //! last byte, says which it passed over and why, and deletes nothing.
 
@@ -395,7 +396,14 @@ impl Checkpoints {
                 })
             })
             .collect();
-        let text = format!("{:#}\n", serde_json::json!({ "checkpoints": rows }));
+        let Retention { last, best, every_epochs, max_bytes } = &self.retention;
+        let manifest = serde_json::json!({
+            "checkpoints": rows,
+            "retention": {
+                "last": last, "best": best, "every_epochs": every_epochs, "max_bytes": max_bytes,
+            },
+        });
+        let text = format!("{manifest:#}\n");
         let temporary = self.dir.join(MANIFEST_TEMPORARY);
         let path = self.dir.join(MANIFEST);
         let write = || {

@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{io, thread};
 
+use ferrotape_kernels::memory::prefer_huge_pages;
+
 use super::CheckpointFault;
 use super::codec::{
     self, ConfWire, CursWire, List, MetaWire, NumberWire, OptmWire, SchdWire, SpecWire, TidxWire,
@@ -524,6 +526,7 @@ impl Owned {
             values
                 .try_reserve_exact(count)
                 .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+            prefer_huge_pages(values.spare_capacity_mut());
             Ok(values)
         }
         Ok(match dtype {

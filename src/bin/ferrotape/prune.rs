@@ -7,7 +7,7 @@ use ferrotape::{Error, Result};
 use serde_json::json;
 
 use super::output::Output;
-use super::source::list;
+use super::source::{self, list};
 use super::{Arguments, Command, Exit};
 
 pub(crate) const COMMAND: Command = Command {
@@ -20,6 +20,8 @@ deleted.
 
 Usage: ferrotape prune RUN_DIR
 
+What is not given is what the run has noted in its manifest, or else the default.
+
       --keep-last N     the newest N, at least 2 (3)
       --keep-best N     the N with the best metric (1)
       --keep-every N    the first one of every N-th epoch (none)
@@ -31,19 +33,26 @@ Usage: ferrotape prune RUN_DIR
 };
 
 fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
-    let mut retention = Retention::default();
+    let (mut last, mut best, mut every_epochs, mut max_bytes) = (None, None, None, None);
     let mut dry_run = false;
     while let Some(option) = arguments.option()? {
         match option.as_str() {
-            "keep-last" => retention.last = arguments.value()?,
-            "keep-best" => retention.best = arguments.value()?,
-            "keep-every" => retention.every_epochs = Some(arguments.value()?),
-            "max-bytes" => retention.max_bytes = Some(arguments.value()?),
+            "keep-last" => last = Some(arguments.value()?),
+            "keep-best" => best = Some(arguments.value()?),
+            "keep-every" => every_epochs = Some(arguments.value()?),
+            "max-bytes" => max_bytes = Some(arguments.value()?),
             "dry-run" => dry_run = true,
             _ => return arguments.unknown(&option),
         }
     }
     let [dir] = arguments.operands()?;
+    let noted = source::retention(dir);
+    let retention = Retention {
+        last: last.unwrap_or(noted.last),
+        best: best.unwrap_or(noted.best),
+        every_epochs: every_epochs.or(noted.every_epochs),
+        max_bytes: max_bytes.or(noted.max_bytes),
+    };
     let (removed, kept) =
         if dry_run { removable(dir, &retention)? } else { prune(dir, retention)? };
     if arguments.json {
@@ -85,5 +94,6 @@ pub(crate) fn open_existing(dir: &Path) -> Result<Checkpoints> {
         let name = dir.display().to_string();
         return Err(Error::config(name, "this directory holds no checkpoint"));
     }
-    Checkpoints::open(dir)
+    let retention = source::retention(dir);
+    Ok(Checkpoints::open(dir)?.retention(retention))
 }
