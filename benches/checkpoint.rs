@@ -4,7 +4,8 @@
 //! (checksums, digest and fsyncs included), and a plain read with a verified load, and prints
 //! medians and ratios. Then two networks are trained, with and without saving in the background: the
 //! small one of the article, and one with a state of 100 MB. The directory is `FERROTAPE_BENCH_DIR`, or the target directory: give it one
-//! on the disk to be measured. Run as a test (`-- --test`) it does everything once, with 1 MB.
+//! on the disk to be measured. `-- disk` and `-- background` run one half only. Run as a test (`-- --test`)
+//! it does everything once, with 1 MB.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -28,7 +29,22 @@ fn main() -> ferrotape::Result<()> {
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).expect("the bench directory can be created");
 
-    save_and_load(&dir, &state(50, 2_500_000 / scale), repeats)?;
+    let wanted = |part: &str| {
+        let parts: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+        parts.is_empty() || parts.iter().any(|wanted| wanted == part)
+    };
+    if wanted("disk") {
+        save_and_load(&dir, &state(50, 2_500_000 / scale), repeats)?;
+    }
+    if wanted("background") {
+        train_and_save(&dir, test)?;
+    }
+    fs::remove_dir_all(&dir).expect("the bench directory can be removed");
+    Ok(())
+}
+
+/// Two networks, the smaller and the larger of those that people train with this.
+fn train_and_save(dir: &Path, test: bool) -> ferrotape::Result<()> {
     let seconds = if test { 0.05 } else { 20.0 };
     let article = [
         Layer::conv2d(1, 6, 5),
@@ -41,7 +57,7 @@ fn main() -> ferrotape::Result<()> {
         Layer::Relu,
         Layer::linear(84, 10),
     ];
-    in_background(&dir, "the article's network", article, seconds)?;
+    in_background(dir, "the article's network", article, seconds)?;
     let wide = 4096 / if test { 64 } else { 1 };
     let wide = [
         Layer::Flatten,
@@ -51,9 +67,7 @@ fn main() -> ferrotape::Result<()> {
         Layer::Relu,
         Layer::linear(9 * wide / 16, 10),
     ];
-    in_background(&dir, "a network of 100 MB", wide, seconds)?;
-    fs::remove_dir_all(&dir).expect("the bench directory can be removed");
-    Ok(())
+    in_background(dir, "a network of 100 MB", wide, seconds)
 }
 
 /// `count` tensors of `len` values that do not compress.
@@ -147,9 +161,9 @@ fn in_background(
     let checkpoints = Checkpoints::open(dir.join(name))?;
     let mut saver = BackgroundSaver::new(checkpoints).interval(Duration::ZERO);
     saver.save(&snapshot(&params, &sgd), None)?; // the first one has to find its memory
-    for phase in 0..8 {
+    for phase in 0..20 {
         let (begun, mut steps) = (Instant::now(), 0);
-        while begun.elapsed().as_secs_f64() < seconds / 8.0 {
+        while begun.elapsed().as_secs_f64() < seconds / 20.0 {
             step(&mut params, &mut sgd);
             steps += 1;
             if phase % 2 == 1 {
