@@ -37,8 +37,10 @@ fn child() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             println!("SIGNALLED");
-            while hang {
-                std::thread::sleep(Duration::from_millis(1));
+            if hang {
+                loop {
+                    std::thread::park();
+                }
             }
         }
     };

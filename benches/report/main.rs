@@ -15,6 +15,7 @@
 //! | W3 | pooling, ReLU, cross-entropy, SGD |
 //! | W4 | whole training steps; each in a process of its own, for its peak memory |
 //! | W5 | inference on one image |
+//! | W7 | saving and loading 500 MB: a bench of its own, `cargo bench --bench checkpoint` |
 //!
 //! Each result is compared with its naive twin before it is timed. Times are medians; compare
 //! rows of one run only, since absolute times drift.

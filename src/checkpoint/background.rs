@@ -117,8 +117,8 @@ impl BackgroundSaver {
         let copy = snapshot(state, self.spare.take());
         self.snapshot_cost = self.begun.elapsed();
         self.in_flight = true;
-        match self.jobs.as_ref().map(|jobs| jobs.send((copy, metric))) {
-            Some(Ok(())) => before,
+        match &self.jobs {
+            Some(jobs) if jobs.send((copy, metric)).is_ok() => before,
             _ => Err(self.panicked()),
         }
     }
