@@ -80,6 +80,18 @@ pub trait Module: Send + Sync {
     }
 }
 
+/// A borrowed module is a module, also where its type is not known: `&dyn Module`.
+impl<M: Module + ?Sized> Module for &M {
+    #[track_caller]
+    fn forward(&self, g: &mut Graph, x: Var) -> Var {
+        (**self).forward(g, x)
+    }
+
+    fn architecture(&self) -> String {
+        (**self).architecture()
+    }
+}
+
 /// The operations of a model for one input shape; its `Display` is a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
