@@ -11,6 +11,7 @@ use ferrotape::data::{Dataset, RandomShift, load_idx_dir};
 use ferrotape::monitor::EarlyStopping;
 use ferrotape::nn::{Layer, Module, Sequential};
 use ferrotape::optim::{Sgd, StepLr};
+use ferrotape::report::HtmlReport;
 use ferrotape::trainer::{
     Callback, Interrupt, JsonLines, Outcome, PrintProgress, Resume, RunInfo, Stop, Trainer,
     evaluate,
@@ -226,6 +227,7 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
         .callback(KeepSettings { path: run_dir.join(SETTINGS), options: options.clone() })
         .callback(PrintProgress { every: 10 })
         .callback(JsonLines::new(run_dir.join("log.jsonl")))
+        .callback(HtmlReport::new(run_dir.join("report.html")))
         .fit(&data.train, &data.valid)?;
 
     if let Stop::Interrupted(signal) = outcome.stop {

@@ -71,6 +71,7 @@ pub(crate) use plateau::Plateau;
 pub use rule::{Budget, MinDelta, Mode, Rule};
 pub use spec::{EarlyStopping, NanPolicy, Smoothing};
 pub use tracker::Best;
+pub(crate) use verdict::short;
 pub use verdict::{Decision, Reading, StopReason, Verdict};
 pub use warnings::TrainingPlan;
 

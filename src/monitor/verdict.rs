@@ -202,7 +202,7 @@ fn counted(n: u32, thing: &str) -> String {
 }
 
 /// A value with four significant digits, as `Display` in all its length helps nobody.
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     if value != 0.0 && !(1e-3..1e6).contains(&value.abs()) {
         return format!("{value:.3e}");
     }

@@ -28,7 +28,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use callback::{
-    Callback, EndInfo, EvaluationInfo, JsonLines, PrintProgress, RunInfo, StepInfo,
+    Callback, EndInfo, EvaluationInfo, JsonLines, PrintProgress, Progress, RunInfo, StepInfo,
+    TensorBoard,
 };
 pub use evaluate::{Evaluation, evaluate, predict};
 pub use interrupt::Interrupt;

@@ -1,13 +1,16 @@
-//! A log for programs: JSON Lines.
+//! A log for programs: JSON Lines. `docs/log-format.md` describes it key by key.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Callback, EvaluationInfo, RunInfo};
 use crate::error::{Error, Result};
+use crate::monitor::Verdict;
 
 /// Writes one JSON object per evaluation to a file.
 ///
@@ -16,28 +19,58 @@ use crate::error::{Error, Result};
 pub struct JsonLines {
     path: PathBuf,
     file: Option<File>,
+    /// Whether the next evaluation is the first after a resume.
+    resumed: bool,
+    /// The monitor's specification.
+    monitor: String,
 }
 
+/// A number at the top level is a measurement. What was made of it, what became of it and how long
+/// it took are objects, which readers of other logs pass over.
 #[derive(Serialize)]
 struct Line<'a> {
     epoch: u64,
     step: u64,
-    train_loss: Option<f64>,
-    valid_loss: f64,
-    valid_loss_se: Option<f64>,
-    lr: Option<f64>,
-    elapsed: Option<f64>,
+    train_loss: Option<Number>,
+    valid_loss: Number,
+    valid_loss_se: Option<Number>,
+    lr: Option<Number>,
+    elapsed: Option<Number>,
     #[serde(flatten)]
-    metrics: &'a std::collections::BTreeMap<String, f64>,
-    new_best: bool,
-    patience_left: Option<u32>,
+    metrics: BTreeMap<&'a str, Number>,
+    resumed: bool,
+    monitor: &'a str,
+    stop: Option<String>,
+    verdict: &'a Verdict,
+    checkpoint: Option<Checkpoint<'a>>,
+    timing: Timing,
+}
+
+#[derive(Serialize)]
+struct Checkpoint<'a> {
+    file: Cow<'a, str>,
+    roles: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Timing {
     images_per_second: f64,
+    saving_overhead: f64,
+}
+
+/// JSON has no NaN and no infinities; they become texts.
+struct Number(f64);
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_finite() { to.serialize_f64(self.0) } else { to.collect_str(&self.0) }
+    }
 }
 
 impl JsonLines {
     /// Logs to the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        JsonLines { path: path.into(), file: None }
+        JsonLines { path: path.into(), file: None, resumed: false, monitor: String::new() }
     }
 
     /// The lines of an existing log up to step `step`.
@@ -56,10 +89,44 @@ impl JsonLines {
         }
         Ok(kept)
     }
+
+    fn line(&self, evaluation: &EvaluationInfo<'_>) -> String {
+        let EvaluationInfo { observation: o, verdict, .. } = evaluation;
+        let checkpoint = evaluation.checkpoint.map(|(path, roles)| Checkpoint {
+            file: path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default(),
+            roles: roles.names(),
+        });
+        let line = Line {
+            epoch: o.epoch,
+            step: o.step,
+            train_loss: o.train_loss.map(Number),
+            valid_loss: Number(o.valid_loss),
+            valid_loss_se: o.standard_error().map(Number),
+            lr: o.lr.map(Number),
+            elapsed: o.elapsed.map(Number),
+            metrics: o
+                .metrics
+                .iter()
+                .map(|(name, &value)| (name.as_str(), Number(value)))
+                .collect(),
+            resumed: self.resumed,
+            monitor: &self.monitor,
+            stop: verdict.stop_reason().map(ToString::to_string),
+            verdict,
+            checkpoint,
+            timing: Timing {
+                images_per_second: evaluation.images_per_second,
+                saving_overhead: evaluation.saving_overhead,
+            },
+        };
+        serde_json::to_string(&line).expect("plain data")
+    }
 }
 
 impl Callback for JsonLines {
     fn on_start(&mut self, run: &RunInfo) -> Result<()> {
+        self.resumed = run.resumed_from.is_some();
+        self.monitor.clone_from(&run.monitor);
         let kept = self.lines_until(run.step)?;
         let failed = |e| Error::io("write", &self.path, e);
         let mut options = OpenOptions::new();
@@ -73,22 +140,9 @@ impl Callback for JsonLines {
     }
 
     fn on_evaluation(&mut self, evaluation: &EvaluationInfo<'_>) -> Result<()> {
+        let line = self.line(evaluation);
+        self.resumed = false;
         let Some(file) = &mut self.file else { return Ok(()) };
-        let o = evaluation.observation;
-        let line = serde_json::to_string(&Line {
-            epoch: o.epoch,
-            step: o.step,
-            train_loss: o.train_loss,
-            valid_loss: o.valid_loss,
-            valid_loss_se: o.standard_error(),
-            lr: o.lr,
-            elapsed: o.elapsed,
-            metrics: &o.metrics,
-            new_best: evaluation.verdict.new_best,
-            patience_left: evaluation.verdict.patience_left,
-            images_per_second: evaluation.images_per_second,
-        })
-        .expect("plain data");
         writeln!(file, "{line}").map_err(|e| Error::io("write", &self.path, e))
     }
 }

@@ -2,16 +2,22 @@
 //!
 //! | callback | shows a run |
 //! |---|---|
-//! | [`PrintProgress`] | on a terminal or in a pipe, as plain lines |
+//! | [`Progress`] | on a terminal, live; in a pipe by [`PrintProgress`], as plain lines |
 //! | [`JsonLines`] | to programs, one JSON object per evaluation |
+//! | [`TensorBoard`] | in TensorBoard, by its event files |
+//! | [`HtmlReport`](crate::report::HtmlReport) | at its end, as a page with everything |
 
 mod jsonl;
 mod print;
+mod progress;
+mod tensorboard;
 
 use std::path::{Path, PathBuf};
 
 pub use jsonl::JsonLines;
 pub use print::PrintProgress;
+pub use progress::Progress;
+pub use tensorboard::TensorBoard;
 
 use super::{Evaluation, Stop};
 use crate::checkpoint::{Checkpoints, Roles};
