@@ -13,8 +13,7 @@ use ferrotape::nn::{Layer, Module, Sequential};
 use ferrotape::optim::{Sgd, StepLr};
 use ferrotape::report::HtmlReport;
 use ferrotape::trainer::{
-    Callback, Interrupt, JsonLines, Outcome, PrintProgress, Resume, RunInfo, Stop, Trainer,
-    evaluate,
+    Callback, Interrupt, JsonLines, Outcome, Progress, Resume, RunInfo, Stop, Trainer, evaluate,
 };
 use ferrotape::{Error, Params, Result};
 use serde::{Deserialize, Serialize};
@@ -27,7 +26,7 @@ usage: cargo run --release --example mnist_cnn -- [OPTIONS]
   --data DIR       IDX files to train on, gzip or not      [data/mnist, 10,000 digits]
   --net NET        article: conv 6 5x5, pool, fc 120, 84, 10
                    large: conv 32 3x3, pool, conv 64 3x3, pool, fc 128, 10   [article]
-  --run-dir DIR    where checkpoints and log go            [the next free runs/mnist_cnn-N]
+  --run-dir DIR    where checkpoints, log and report go    [the next free runs/mnist_cnn-N]
   --resume         continue the run in --run-dir from its last checkpoint; settings not given
                    are the run's own                       [without --run-dir: the newest run]
   --epochs N       the most epochs to train                [30]
@@ -225,10 +224,11 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
         .max_steps(invocation.max_steps)
         .interrupt(Interrupt::on_signals()?)
         .callback(KeepSettings { path: run_dir.join(SETTINGS), options: options.clone() })
-        .callback(PrintProgress { every: 10 })
+        .callback(Progress::new(10))
         .callback(JsonLines::new(run_dir.join("log.jsonl")))
         .callback(HtmlReport::new(run_dir.join("report.html")))
         .fit(&data.train, &data.valid)?;
+    println!("report: {}", run_dir.join("report.html").display());
 
     if let Stop::Interrupted(signal) = outcome.stop {
         if let Some(path) = &outcome.last_checkpoint {

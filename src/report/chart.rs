@@ -28,6 +28,8 @@ pub(super) struct Chart<'a> {
     pub(super) marks: Vec<Mark>,
     /// A line that the curves are compared with.
     pub(super) threshold: Option<f64>,
+    /// The values to write along the vertical axis; if there are none, round ones.
+    pub(super) ticks: Vec<f64>,
     /// Written behind each number.
     pub(super) unit: &'static str,
     /// Whether the vertical axis may be logarithmic.
@@ -90,7 +92,7 @@ impl Chart<'_> {
             return "<p class=\"none\">There is no finite value to draw.</p>\n".to_owned();
         }
         let page = Drawing::new(self, "on-page", 960.0, self.height, (52.0, 104.0));
-        let phone = Drawing::new(self, "on-phone", 360.0, 0.86 * self.height, (42.0, 70.0));
+        let phone = Drawing::new(self, "on-phone", 360.0, 0.86 * self.height, (42.0, 76.0));
         format!("<div class=\"chart\">{}{}</div>\n", page.draw(), phone.draw())
     }
 
@@ -215,9 +217,29 @@ impl<'a> Drawing<'a> {
     fn axes(&mut self, x: &Scale, y: &Scale, bottom: f64) {
         let (left, right) = (self.left, self.width - self.right);
         let unit = self.chart.unit;
-        let ticks = ((self.height / 55.0) as usize).max(2);
-        for (value, text) in y.ticks(ticks) {
+        let mut ticks: Vec<(f64, String)> = match &self.chart.ticks[..] {
+            [] => y.ticks(((self.height / 55.0) as usize).max(2)),
+            given => given.iter().map(|&value| (value, short_text(value))).collect(),
+        };
+        if let Some(threshold) = self.chart.threshold {
+            let at = y.at(threshold);
+            ticks.retain(|(value, _)| (y.at(*value) - at).abs() > 14.0);
+            let _ = writeln!(
+                self.svg,
+                "<path class=\"threshold\" d=\"M{left} {at:.1}H{right}\"/><text class=\"limit\" \
+                 x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                left - 8.0,
+                at + 4.0,
+                short_text(threshold)
+            );
+        }
+        let mut free = f64::INFINITY;
+        for (value, text) in ticks {
             let at = y.at(value);
+            if (at - free).abs() < 13.0 {
+                continue;
+            }
+            free = at;
             let _ = writeln!(
                 self.svg,
                 "<path class=\"grid\" d=\"M{left} {at:.1}H{right}\"/><text class=\"tick\" \
@@ -238,10 +260,12 @@ impl<'a> Drawing<'a> {
             );
         }
         let _ = writeln!(self.svg, "<path class=\"axis\" d=\"M{left} {bottom:.1}H{right}\"/>");
-        if let Some(threshold) = self.chart.threshold {
-            let at = y.at(threshold);
-            let _ = writeln!(self.svg, "<path class=\"threshold\" d=\"M{left} {at:.1}H{right}\"/>");
-        }
+        let _ = writeln!(
+            self.svg,
+            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">epoch</text>",
+            left - 8.0,
+            bottom + 17.0
+        );
     }
 
     fn marks(&mut self, x: &Scale, y: &Scale, rows: &[usize], bottom: f64) {
@@ -331,7 +355,7 @@ impl<'a> Drawing<'a> {
                     + 10.0;
             let value = match self.chart.unit {
                 "%" => format!("{:.2}%", values[last]),
-                unit => format!("{}{unit}", short(values[last])),
+                unit => format!("{}{unit}", short_text(values[last])),
             };
             let _ = writeln!(
                 self.svg,
@@ -363,6 +387,12 @@ impl<'a> Drawing<'a> {
             );
         }
     }
+}
+
+/// A whole number or a learning rate as it is; anything else with four digits.
+fn short_text(value: f64) -> String {
+    let narrow = (value as f32).to_string();
+    if narrow.len() <= 6 { narrow } else { short(value) }
 }
 
 /// The ranges of positions without a gap.
@@ -399,6 +429,7 @@ mod tests {
             zones: Vec::new(),
             marks: vec![mark(1.0), mark(2.0), mark(60.0), mark(99.0), mark(100.0)],
             threshold: None,
+            ticks: Vec::new(),
             unit: "",
             log: false,
             height: 300.0,

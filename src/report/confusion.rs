@@ -13,10 +13,10 @@ const NAMED: usize = 40;
 /// The matrix: a row per class, a column per prediction.
 pub(super) fn picture(matrix: &ConfusionMatrix, names: &[String]) -> String {
     let classes = matrix.classes();
-    let size = 360.0;
+    let size = 480.0;
     let numbered = classes <= NUMBERED;
     let longest = names.iter().map(|name| shortened(name, 12).chars().count()).max().unwrap_or(1);
-    let font = (size / classes as f64 * 0.45).clamp(7.0, 12.0);
+    let font = (size / classes as f64 * 0.45).clamp(7.0, 13.0);
     let edge = 14.0 + font * 0.62 * longest as f64;
     let cell = (size - edge) / classes as f64;
     let upright = longest as f64 * font * 0.62 <= cell;

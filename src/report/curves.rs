@@ -35,6 +35,7 @@ impl<'r> Curves<'r> {
             zones: Vec::new(),
             marks: Vec::new(),
             threshold: None,
+            ticks: Vec::new(),
             unit: "",
             log: false,
             height,
@@ -127,11 +128,19 @@ impl<'r> Curves<'r> {
         if low == high {
             return Some(format!("<p>It was {} throughout.</p>\n", rate(low)));
         }
+        // A schedule in a few steps is labelled with them.
+        let mut steps: Vec<f64> = rates.iter().copied().filter(|rate| rate.is_finite()).collect();
+        steps.sort_by(f64::total_cmp);
+        steps.dedup();
+        if steps.len() > 6 {
+            steps.clear();
+        }
         let label = format!("Learning rate, from {} to {}.", rate(high), rate(low));
         let name = "rate".to_owned();
         let series = Series { name, class: "rate", values: rates, errors: vec![], steps: true };
         let mut chart = self.chart(label, vec![series], 130.0);
         chart.log = true;
+        chart.ticks = steps;
         Some(chart.to_html())
     }
 
@@ -148,7 +157,7 @@ impl<'r> Curves<'r> {
                 class: "rule",
                 values: values.collect(),
                 errors: Vec::new(),
-                steps: false,
+                steps: reading.rule.starts_with("patience"),
             };
             let label =
                 format!("What {} read, against its threshold {}.", reading.rule, reading.threshold);

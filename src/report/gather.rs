@@ -4,13 +4,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::html::grouped;
 use super::{Mistake, Network, Report, Validation, pictures};
 use crate::checkpoint::{self, CheckpointFile, Entry, Retention, Role};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::monitor::{EarlyStopping, read_log};
-use crate::nn::Module;
+use crate::monitor::{EarlyStopping, Observation, read_log};
+use crate::nn::{Module, grouped};
 use crate::params::Params;
 use crate::tensor::Shape;
 use crate::trainer::{EndInfo, Evaluation, Stop, evaluate, recorded_history};
@@ -30,8 +29,7 @@ impl Report {
         let mut report =
             Report::new(title, end.monitor.history().to_vec(), end.monitor.spec().clone())?;
         report.stop = Some(end.stop.clone());
-        report.config =
-            end.config.iter().filter(|(key, _)| key != "architecture").cloned().collect();
+        report.config = settings(end.config);
         report.warnings = end.warnings.to_vec();
         report.facts = vec![
             ("Images per second", grouped(end.images_per_second as u64)),
@@ -72,13 +70,9 @@ impl Report {
         if history.is_empty() {
             return Err(Error::config(name(), "no evaluation has been recorded"));
         }
-        let spec: EarlyStopping = serde_json::from_str(&state.monitor)
-            .map_err(|e| Error::config(format!("the monitor of {}", name()), e.to_string()))?;
-        let mut report = Report::new(name(), history, spec)?;
-        let reason = report.verdicts.last().and_then(|verdict| verdict.stop_reason().cloned());
-        report.stop = reason.map(Stop::Early);
-        report.config =
-            state.config.iter().filter(|(key, _)| key != "architecture").cloned().collect();
+        let noted: Option<EarlyStopping> = serde_json::from_str(&state.monitor).ok();
+        let mut report = Report::judged(name(), history, noted)?;
+        report.config = settings(&state.config);
         let shapes = state.params.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone()));
         report.network = Network::Tensors(shapes.collect());
 
@@ -115,14 +109,23 @@ impl Report {
             let line: Value = serde_json::from_str(line).ok()?;
             line["monitor"].as_str()?.parse().ok()
         });
-        let ours = named.is_some();
-        let spec = named.unwrap_or_else(|| EarlyStopping::patience(5));
-        let mut report = Report::new(path.display().to_string(), history, spec)?;
-        if ours {
-            let last = report.verdicts.last();
-            report.stop = last.and_then(|verdict| verdict.stop_reason().cloned()).map(Stop::Early);
-        }
+        let mut report = Report::judged(path.display().to_string(), history, named)?;
         report.add_resumes_of_log(path)?;
+        Ok(report)
+    }
+
+    /// A report on evaluations judged by the specification that was found beside them, if any.
+    fn judged(
+        title: String,
+        history: Vec<Observation>,
+        found: Option<EarlyStopping>,
+    ) -> Result<Self> {
+        let own = found.is_some();
+        let spec = found.unwrap_or_else(|| EarlyStopping::patience(5));
+        let mut report = Report::new(title, history, spec)?;
+        let reason = report.verdicts.last().and_then(|verdict| verdict.stop_reason().cloned());
+        report.stop = reason.filter(|_| own).map(Stop::Early);
+        report.own = own;
         Ok(report)
     }
 
@@ -165,6 +168,17 @@ impl Validation {
             mistakes: wrong.iter().take(MISTAKES).map(mistake).collect(),
         }
     }
+}
+
+/// The settings for people: the architecture has its own place, and what is optional in Rust is
+/// not of interest.
+fn settings(config: &[(String, String)]) -> Vec<(String, String)> {
+    let plain = |value: &str| {
+        let inner = value.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')'));
+        inner.unwrap_or(if value == "None" { "none" } else { value }).to_owned()
+    };
+    let shown = config.iter().filter(|(key, _)| key != "architecture");
+    shown.map(|(key, value)| (key.replace('_', " "), plain(value))).collect()
 }
 
 fn verified(entry: &Entry) -> Result<CheckpointFile> {

@@ -28,19 +28,6 @@ pub(super) fn shortened(text: &str, limit: usize) -> String {
     text.chars().take(limit - 1).chain(['…']).collect()
 }
 
-/// A whole number with its thousands apart: `61 706`, by narrow spaces that do not break.
-pub(super) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) && digits.len() > 4 {
-            text.push('\u{202f}');
-        }
-        text.push(c);
-    }
-    text
-}
-
 /// A time in the two units that matter.
 pub(super) fn duration(seconds: f64) -> String {
     let s = seconds.round() as u64;
@@ -61,36 +48,41 @@ pub(super) fn bytes(n: u64) -> String {
     }
 }
 
-/// A table. Columns whose heading begins with `>` are aligned to the right, as numbers should be.
-/// Cells are HTML.
+/// A table. Columns whose heading begins with `>` are aligned to the right, as numbers should be;
+/// those that begin with `-` are left out on a phone, those with `->` are both. Cells are HTML.
 pub(super) struct Table {
     html: String,
-    right: Vec<bool>,
+    /// The classes of the columns, as an attribute.
+    classes: Vec<&'static str>,
 }
 
 impl Table {
     /// A table with these headings, read out as `caption` to those who do not see it.
     pub(super) fn new(caption: &str, headings: &[&str]) -> Self {
-        let right: Vec<bool> = headings.iter().map(|heading| heading.starts_with('>')).collect();
+        let class = |heading: &&str| match (heading.starts_with('-'), heading.contains('>')) {
+            (false, false) => "",
+            (false, true) => " class=\"n\"",
+            (true, false) => " class=\"extra\"",
+            (true, true) => " class=\"extra n\"",
+        };
+        let classes: Vec<&str> = headings.iter().map(class).collect();
         let mut html = format!(
             "<div class=\"wide\"><table><caption class=\"unseen\">{}</caption><thead><tr>",
             escape(caption)
         );
-        for heading in headings {
-            let class = if heading.starts_with('>') { " class=\"n\"" } else { "" };
-            let text = escape(heading.trim_start_matches('>'));
+        for (heading, class) in headings.iter().zip(&classes) {
+            let text = escape(heading.trim_start_matches(['-', '>']));
             let _ = write!(html, "<th scope=\"col\"{class}>{text}</th>");
         }
         html.push_str("</tr></thead><tbody>\n");
-        Table { html, right }
+        Table { html, classes }
     }
 
     /// Adds a row, of the given class if that is not empty.
     pub(super) fn row(&mut self, class: &str, cells: impl IntoIterator<Item = String>) {
         let class = if class.is_empty() { "" } else { &format!(" class=\"{class}\"") };
         let _ = write!(self.html, "<tr{class}>");
-        for (cell, &right) in cells.into_iter().zip(&self.right) {
-            let class = if right { " class=\"n\"" } else { "" };
+        for (cell, class) in cells.into_iter().zip(&self.classes) {
             let _ = write!(self.html, "<td{class}>{cell}</td>");
         }
         self.html.push_str("</tr>\n");
@@ -99,6 +91,21 @@ impl Table {
     pub(super) fn finish(self) -> String {
         self.html + "</tbody></table></div>\n"
     }
+}
+
+/// A setting without the digits that an `f32` never had: `lr=0.029999999329447746` is `lr=0.03`.
+pub(super) fn tidy(text: &str) -> String {
+    let mut tidied = String::new();
+    for part in text.split_inclusive(['=', ',', ' ', '(', ')']) {
+        let number = part.trim_end_matches(['=', ',', ' ', '(', ')']);
+        match number.parse::<f64>() {
+            Ok(value) if number.len() > 9 && f64::from(value as f32) == value => {
+                let _ = write!(tidied, "{}{}", value as f32, &part[number.len()..]);
+            }
+            _ => tidied.push_str(part),
+        }
+    }
+    tidied
 }
 
 /// What there may be, or a dash.
@@ -118,13 +125,16 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!([0, 999, 1234, 61706].map(grouped), ["0", "999", "1234", "61\u{202f}706"]);
-        assert_eq!(grouped(12_345_678), "12\u{202f}345\u{202f}678");
         assert_eq!(
             [0.04, 59.4, 61.0, 7290.0].map(duration),
             ["0.0 s", "59 s", "1 min 01 s", "2 h 01 min"]
         );
         assert_eq!([12, 12_340, 12_340_000].map(bytes), ["12 B", "12.3 kB", "12.3 MB"]);
+        assert_eq!(
+            tidy("sgd(lr=0.029999999329447746, momentum=0.5)"),
+            "sgd(lr=0.03, momentum=0.5)"
+        );
+        assert_eq!(tidy("2103ef1a3dac2b5a 1234567890123"), "2103ef1a3dac2b5a 1234567890123");
         assert_eq!(shortened("aeroplane", 5), "aero…");
         assert_eq!(shortened("plane", 5), "plane");
     }

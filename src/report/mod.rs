@@ -47,6 +47,8 @@ pub struct Report {
     title: String,
     history: Vec<Observation>,
     spec: EarlyStopping,
+    /// Whether the run was stopped by that specification, which otherwise is only assumed.
+    own: bool,
     /// What the specification makes of each evaluation.
     verdicts: Vec<Verdict>,
     stop: Option<Stop>,
@@ -104,6 +106,7 @@ impl Report {
             rules: usual_rules(&spec),
             history,
             spec,
+            own: true,
             stop: None,
             resumed: BTreeSet::new(),
             config: Vec::new(),
@@ -124,6 +127,11 @@ impl Report {
         rules.iter().try_for_each(EarlyStopping::check)?;
         self.rules = rules;
         Ok(self)
+    }
+
+    /// How many evaluations it is about.
+    pub fn evaluations(&self) -> usize {
+        self.history.len()
     }
 
     /// The page.

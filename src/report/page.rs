@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::curves::{Curves, rate};
-use super::html::{Table, bytes, duration, escape, grouped, or_dash, shortened};
+use super::html::{Table, bytes, duration, escape, or_dash, shortened, tidy};
 use super::{Mistake, Network, Report, Validation, confusion, words};
 use crate::monitor::{Comparison, StopReason, compare, short};
-use crate::nn::Summary;
+use crate::nn::{Summary, SummaryRow, grouped};
 use crate::trainer::Stop;
 
 const STYLE: &str = include_str!("style.css");
@@ -97,7 +97,7 @@ fn figures(report: &Report) -> Vec<(&'static str, String, String)> {
     if let Some(best) = report.best() {
         let seen = &report.history[best.index];
         let error =
-            seen.standard_error().map_or(String::new(), |error| format!("± {}", short(error)));
+            seen.standard_error().map_or(String::new(), |error| format!("± {}", error_text(error)));
         figures.push(("Best validation loss", short(seen.valid_loss), error));
         if let Some(accuracy) = seen.value("accuracy") {
             figures.push(("Its accuracy", format!("{:.2}%", 100.0 * accuracy), String::new()));
@@ -147,12 +147,16 @@ fn comparison(html: &mut String, report: &Report) {
     if report.history.len() < 2 || found.is_empty() {
         return;
     }
-    let headings = ["rule", ">stops at", "", ">best", ">value", ">regret", ">saved"];
+    let headings = ["rule", ">stops at", "-", ">best", "->value", ">regret", ">saved"];
     let mut table = Table::new("What each stopping rule would have done", &headings);
     for (i, comparison) in found.iter().enumerate() {
         let Comparison { rule, stop_epoch, best_epoch, best_value, regret, saved, reason } =
             comparison;
-        let own = if i == 0 { " <small>this run</small>" } else { "" };
+        let own = match (i, report.own) {
+            (0, true) => " <small>this run</small>",
+            (0, false) => " <small>assumed</small>",
+            _ => "",
+        };
         let missing = matches!(reason, Some(StopReason::Missing { .. }));
         let why = reason.as_ref().map_or("It never stops.".to_owned(), ToString::to_string);
         table.row(
@@ -267,9 +271,9 @@ fn network(html: &mut String, report: &Report) {
         Network::Unknown => {}
         Network::Summary(summary) => {
             let note = format!(
-                "For one example: {} parameters ({}), {} multiply-adds, {} of activations.",
+                "For one example: {} parameters ({}), {} multiply-adds, {} of outputs.",
                 grouped(summary.parameters as u64),
-                bytes(4 * summary.parameters as u64),
+                bytes(summary.parameter_bytes() as u64),
                 grouped(summary.macs()),
                 bytes(summary.activation_bytes() as u64)
             );
@@ -306,22 +310,35 @@ fn operations(summary: &Summary) -> String {
         let some = |n: u64| if n == 0 { String::new() } else { grouped(n) };
         table.row(
             "",
-            [escape(row.op), row.output.to_string(), some(row.parameters as u64), some(row.macs)],
+            [operation(row), row.output.to_string(), some(row.parameters as u64), some(row.macs)],
         );
     }
     table.finish()
 }
 
+/// The name of an operation and, if it has parameters, of its layer.
+fn operation(row: &SummaryRow) -> String {
+    match row.layer() {
+        "" => escape(row.op),
+        layer => format!("{} <small>{}</small>", escape(row.op), escape(layer)),
+    }
+}
+
 fn settings(html: &mut String, report: &Report) {
-    let mut rows = vec![("stopping rule".to_owned(), report.spec.to_string())];
+    let assumed = if report.own { "" } else { " (assumed: none is recorded)" };
+    let mut rows = vec![("stopping rule".to_owned(), format!("{}{assumed}", report.spec))];
     rows.extend(report.config.iter().cloned());
     if let Some(lr) = report.history.first().and_then(|seen| seen.lr) {
         rows.push(("learning rate at first".to_owned(), rate(lr)));
     }
     let mut content = String::from("<dl class=\"settings\">\n");
     for (name, value) in rows {
-        let _ =
-            writeln!(content, "<div><dt>{}</dt><dd>{}</dd></div>", escape(&name), escape(&value));
+        let _ = writeln!(
+            content,
+            "<div><dt>{}</dt><dd>{}</dd></div>",
+            escape(&name),
+            escape(&tidy(&value))
+        );
     }
     content += "</dl>\n";
     section(
@@ -336,7 +353,7 @@ fn checkpoints(html: &mut String, report: &Report) {
     if report.checkpoints.is_empty() {
         return;
     }
-    let headings = ["file", ">epoch", ">step", ">metric", "kept as", ">size", "state digest"];
+    let headings = ["file", ">epoch", "->step", "->metric", "kept as", "->size", "state digest"];
     let mut table = Table::new("The checkpoints", &headings);
     for (entry, roles) in &report.checkpoints {
         let name = entry.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
@@ -358,4 +375,10 @@ fn checkpoints(html: &mut String, report: &Report) {
         note += " The newest one is where the run can be resumed.";
     }
     section(html, "Checkpoints", &note, &table.finish());
+}
+
+/// Of a standard error, two digits are meant.
+fn error_text(error: f64) -> String {
+    let digits = if error > 0.0 { 1 - error.log10().floor() as i32 } else { 0 };
+    format!("{error:.*}", digits.clamp(0, 9) as usize)
 }

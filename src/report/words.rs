@@ -1,8 +1,8 @@
 //! The verdict in plain words: how the run ended, why, and whether that was right.
 
 use super::Report;
-use super::html::grouped;
 use crate::monitor::{Best, Condition, Observation, Verdict, short};
+use crate::nn::grouped;
 use crate::trainer::Stop;
 
 /// The headline.
@@ -64,7 +64,11 @@ fn judgement(report: &Report, last: &Observation, verdict: &Verdict) -> String {
     };
     let early = matches!(report.stop, Some(Stop::Early(_)));
     let ended = report.stop.is_some();
-    let kept = format!("The weights of epoch {} are the ones that were kept.", best.epoch);
+    let kept = format!(
+        "The weights of epoch {} are the ones {}.",
+        best.epoch,
+        if ended { "that were kept" } else { "to keep" }
+    );
     let yes = if ended && early { "Yes. " } else { "" };
     let text = match verdict.diagnosis.condition {
         Condition::MildOverfitting | Condition::SevereOverfitting => {
