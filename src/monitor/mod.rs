@@ -71,8 +71,8 @@ pub(crate) use plateau::Plateau;
 pub use rule::{Budget, MinDelta, Mode, Rule};
 pub use spec::{EarlyStopping, NanPolicy, Smoothing};
 pub use tracker::Best;
-pub(crate) use verdict::short;
 pub use verdict::{Decision, Reading, StopReason, Verdict};
+pub(crate) use verdict::{short, two_digits};
 pub use warnings::TrainingPlan;
 
 use serde::{Deserialize, Serialize};

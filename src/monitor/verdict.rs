@@ -210,6 +210,14 @@ pub(crate) fn short(value: f64) -> String {
     format!("{value:.*}", digits.unsigned_abs() as usize)
 }
 
+/// A standard error with two significant digits: more are not meant.
+pub(crate) fn two_digits(error: f64) -> String {
+    if !(1e-4..10.0).contains(&error) {
+        return short(error);
+    }
+    format!("{error:.*}", (1.0 - error.log10().floor()) as usize)
+}
+
 fn since(anchor: Option<Best>) -> String {
     match anchor {
         Some(Best { epoch, value, .. }) => {
@@ -321,6 +329,10 @@ mod tests {
         ] {
             assert_eq!(short(value), text);
         }
+        assert_eq!(
+            [0.01883, 0.1, 1.26, 12.34, 1e-5].map(two_digits),
+            ["0.019", "0.10", "1.3", "12.34", "1.000e-5"]
+        );
     }
 
     #[test]

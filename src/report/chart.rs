@@ -205,10 +205,10 @@ impl<'a> Drawing<'a> {
                  height=\"{height:.1}\"><title>{label}</title></rect>"
             );
             if width > LETTER * label.chars().count() as f64 + 8.0 {
-                let (x, y) = (from + width / 2.0, top + 15.0);
+                let (x, y) = (from + 6.0, bottom - 8.0);
                 let _ = writeln!(
                     self.svg,
-                    "<text class=\"zone-name\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{label}</text>"
+                    "<text class=\"zone-name\" x=\"{x:.1}\" y=\"{y:.1}\">{label}</text>"
                 );
             }
         }
@@ -219,7 +219,7 @@ impl<'a> Drawing<'a> {
         let unit = self.chart.unit;
         let mut ticks: Vec<(f64, String)> = match &self.chart.ticks[..] {
             [] => y.ticks(((self.height / 55.0) as usize).max(2)),
-            given => given.iter().map(|&value| (value, short_text(value))).collect(),
+            given => given.iter().map(|&value| (value, tick_text(value))).collect(),
         };
         if let Some(threshold) = self.chart.threshold {
             let at = y.at(threshold);
@@ -230,7 +230,7 @@ impl<'a> Drawing<'a> {
                  x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 left - 8.0,
                 at + 4.0,
-                short_text(threshold)
+                tick_text(threshold)
             );
         }
         let mut free = f64::INFINITY;
@@ -355,7 +355,7 @@ impl<'a> Drawing<'a> {
                     + 10.0;
             let value = match self.chart.unit {
                 "%" => format!("{:.2}%", values[last]),
-                unit => format!("{}{unit}", short_text(values[last])),
+                unit => format!("{}{unit}", end_text(values[last])),
             };
             let _ = writeln!(
                 self.svg,
@@ -389,10 +389,18 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// A whole number or a learning rate as it is; anything else with four digits.
-fn short_text(value: f64) -> String {
-    let narrow = (value as f32).to_string();
-    if narrow.len() <= 6 { narrow } else { short(value) }
+/// A value with four digits; of whole numbers, none behind the point.
+fn end_text(value: f64) -> String {
+    if value.fract() == 0.0 && value.abs() < 1e6 { value.to_string() } else { short(value) }
+}
+
+/// A value for an axis: four digits, without zeros at the end.
+fn tick_text(value: f64) -> String {
+    let text = short(value);
+    match text.contains('.') && !text.contains('e') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
 }
 
 /// The ranges of positions without a gap.

@@ -16,7 +16,8 @@ pub(super) fn picture(matrix: &ConfusionMatrix, names: &[String]) -> String {
     let size = 480.0;
     let numbered = classes <= NUMBERED;
     let longest = names.iter().map(|name| shortened(name, 12).chars().count()).max().unwrap_or(1);
-    let font = (size / classes as f64 * 0.45).clamp(7.0, 13.0);
+    let stride = [1, 2, 5, 10, 20, 50].into_iter().find(|s| classes / s <= NAMED).unwrap_or(100);
+    let font = (size / classes as f64 * stride as f64 * 0.45).clamp(9.0, 13.0);
     let edge = 14.0 + font * 0.62 * longest as f64;
     let cell = (size - edge) / classes as f64;
     let upright = longest as f64 * font * 0.62 <= cell;
@@ -28,26 +29,25 @@ pub(super) fn picture(matrix: &ConfusionMatrix, names: &[String]) -> String {
         100.0 * matrix.accuracy(),
         matrix.total()
     );
-    let stride = [1, 2, 5, 10, 20, 50].into_iter().find(|s| classes / s <= NAMED).unwrap_or(100);
     for class in (0..classes).step_by(stride) {
         let name = escape(&shortened(&names[class], 12));
         let middle = cell * (class as f64 + 0.5);
         let (x, y) = (edge - 5.0, top + middle + font * 0.35);
         let _ = write!(
             svg,
-            "<text class=\"tick\" font-size=\"{font:.1}\" x=\"{x:.1}\" y=\"{y:.1}\" \
+            "<text class=\"tick\" style=\"font-size:{font:.1}px\" x=\"{x:.1}\" y=\"{y:.1}\" \
              text-anchor=\"end\">{name}</text>"
         );
         let (x, y) = (edge + middle, top - 5.0);
         let _ = match upright {
             true => write!(
                 svg,
-                "<text class=\"tick\" font-size=\"{font:.1}\" x=\"{x:.1}\" y=\"{y:.1}\" \
+                "<text class=\"tick\" style=\"font-size:{font:.1}px\" x=\"{x:.1}\" y=\"{y:.1}\" \
                  text-anchor=\"middle\">{name}</text>"
             ),
             false => write!(
                 svg,
-                "<text class=\"tick\" font-size=\"{font:.1}\" transform=\"translate({:.1} {y:.1}) \
+                "<text class=\"tick\" style=\"font-size:{font:.1}px\" transform=\"translate({:.1} {y:.1}) \
                  rotate(-90)\">{name}</text>",
                 x + font * 0.35
             ),
@@ -84,7 +84,7 @@ pub(super) fn picture(matrix: &ConfusionMatrix, names: &[String]) -> String {
                 let font = font.min(1.5 * cell / digits.max(2.0));
                 let _ = write!(
                     svg,
-                    "<text class=\"count\" font-size=\"{font:.1}\" x=\"{:.1}\" y=\"{:.1}\" \
+                    "<text class=\"count\" style=\"font-size:{font:.1}px\" x=\"{:.1}\" y=\"{:.1}\" \
                      text-anchor=\"middle\">{count}</text>",
                     x + cell / 2.0,
                     y + cell / 2.0 + font * 0.35

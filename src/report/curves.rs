@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::chart::{Chart, Mark, Series, Zone};
-use crate::monitor::{Condition, Observation, short};
+use crate::monitor::{Condition, Observation, short, two_digits};
 use crate::trainer::Stop;
 
 /// The curves of a report, and what is marked in all of them.
@@ -39,7 +39,7 @@ impl<'r> Curves<'r> {
             unit: "",
             log: false,
             height,
-            hints: &self.hints,
+            hints: &[],
         }
     }
 
@@ -63,6 +63,7 @@ impl<'r> Curves<'r> {
         }
         let mut chart = self.chart(self.loss_label(), series, 400.0);
         chart.log = true;
+        chart.hints = &self.hints;
         chart.zones = self.overfitting();
         chart.marks = self.marks();
         chart.to_html()
@@ -234,7 +235,7 @@ fn hint(report: &Report, i: usize) -> String {
     let (seen, verdict) = (&report.history[i], &report.verdicts[i]);
     let mut text = format!("epoch {}: validation {}", seen.epoch, short(seen.valid_loss));
     if let Some(error) = seen.standard_error() {
-        text += &format!(" ± {}", short(error));
+        text += &format!(" ± {}", two_digits(error));
     }
     if let Some(train) = seen.train_loss {
         text += &format!(", training {}", short(train));

@@ -197,6 +197,9 @@ impl HtmlReport {
 
 impl Callback for HtmlReport {
     fn on_start(&mut self, run: &RunInfo) -> Result<()> {
+        // At the end of a long run it would be too late to find out.
+        let dir = self.path.parent().unwrap_or(Path::new(""));
+        std::fs::create_dir_all(dir).map_err(|e| crate::Error::io("create", dir, e))?;
         self.resumed_at = run.resumed_from.as_ref().map(|_| run.step);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::curves::{Curves, rate};
 use super::html::{Table, bytes, duration, escape, or_dash, shortened, tidy};
 use super::{Mistake, Network, Report, Validation, confusion, words};
-use crate::monitor::{Comparison, StopReason, compare, short};
+use crate::monitor::{Comparison, StopReason, compare, short, two_digits};
 use crate::nn::{Summary, SummaryRow, grouped};
 use crate::trainer::Stop;
 
@@ -97,12 +97,12 @@ fn figures(report: &Report) -> Vec<(&'static str, String, String)> {
     if let Some(best) = report.best() {
         let seen = &report.history[best.index];
         let error =
-            seen.standard_error().map_or(String::new(), |error| format!("± {}", error_text(error)));
+            seen.standard_error().map_or(String::new(), |error| format!("± {}", two_digits(error)));
         figures.push(("Best validation loss", short(seen.valid_loss), error));
         if let Some(accuracy) = seen.value("accuracy") {
             figures.push(("Its accuracy", format!("{:.2}%", 100.0 * accuracy), String::new()));
         }
-        if let Some(train) = seen.train_loss {
+        if let Some(train) = seen.train_loss.filter(|loss| loss.is_finite()) {
             figures.push(("Its training loss", short(train), String::new()));
         }
     }
@@ -375,10 +375,4 @@ fn checkpoints(html: &mut String, report: &Report) {
         note += " The newest one is where the run can be resumed.";
     }
     section(html, "Checkpoints", &note, &table.finish());
-}
-
-/// Of a standard error, two digits are meant.
-fn error_text(error: f64) -> String {
-    let digits = if error > 0.0 { 1 - error.log10().floor() as i32 } else { 0 };
-    format!("{error:.*}", digits.clamp(0, 9) as usize)
 }

@@ -1,7 +1,7 @@
 //! The verdict in plain words: how the run ended, why, and whether that was right.
 
 use super::Report;
-use crate::monitor::{Best, Condition, Observation, Verdict, short};
+use crate::monitor::{Best, Condition, Observation, Verdict, short, two_digits};
 use crate::nn::grouped;
 use crate::trainer::Stop;
 
@@ -109,7 +109,8 @@ fn overfitting(report: &Report, best: Best, last: &Observation, verdict: &Verdic
     let mut text =
         format!("Since epoch {} {} got worse by {percent:.0}%", best.epoch, report.metric());
     let then = report.history[best.index].train_loss;
-    if let Some((then, now)) = then.zip(last.train_loss) {
+    let finite = |(then, now): &(f64, f64)| then.is_finite() && now.is_finite();
+    if let Some((then, now)) = then.zip(last.train_loss).filter(finite) {
         text += &format!(
             " while the loss on the training data went on falling, from {} to {}",
             short(then),
@@ -130,7 +131,7 @@ fn chance(report: &Report, best: Best, last: &Observation) -> String {
         return format!(
             " Mind that the last value is within one standard error of the best (±{}): the \
              validation data can hardly tell the two apart.",
-            short(error)
+            two_digits(error)
         );
     }
     String::new()

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::{Callback, EndInfo, EvaluationInfo, PrintProgress, RunInfo, StepInfo};
 use crate::error::Result;
-use crate::monitor::{Condition, Verdict, short};
+use crate::monitor::{Condition, Verdict, short, two_digits};
 
 /// Shows a run on a terminal, live; in a pipe or file by [`PrintProgress`].
 ///
@@ -159,8 +159,8 @@ impl Live {
         let mut parts = vec![
             (BOLD, format!("epoch {epoch}/{}", self.epochs)),
             (GREEN, bar),
-            ("", format!("{iteration}/{steps_per_epoch}")),
-            ("", format!("loss {}", short(f64::from(*loss)))),
+            ("", format!("{iteration:>0$}/{steps_per_epoch}", steps_per_epoch.to_string().len())),
+            ("", format!("loss {loss:.4}")),
         ];
         if let Some(rate) = self.rate {
             let left = |steps: u64| clock(self.batch * steps as f64 / rate);
@@ -184,10 +184,11 @@ impl Live {
         let epoch = format!("epoch {}/{}", o.epoch, evaluation.epochs);
         let indent = epoch.chars().count() + 2;
         let mut parts = vec![(BOLD, epoch)];
-        parts.extend(o.train_loss.map(|loss| ("", format!("train {}", short(loss)))));
-        let error = o.standard_error().map_or(String::new(), |error| format!(" ±{}", short(error)));
+        parts.extend(o.train_loss.map(|value| ("", format!("train {}", loss(value)))));
+        let error =
+            o.standard_error().map_or(String::new(), |error| format!(" ±{}", two_digits(error)));
         let (code, mark) = if verdict.new_best { (GREEN, " best") } else { ("", "") };
-        parts.push((code, format!("valid {}{error}{mark}", short(o.valid_loss))));
+        parts.push((code, format!("valid {}{error}{mark}", loss(o.valid_loss))));
         let accuracy = o.value("accuracy");
         parts.extend(accuracy.map(|share| ("", format!("accuracy {:.2}%", 100.0 * share))));
         parts.extend(o.lr.map(|lr| ("", format!("lr {}", lr as f32))));
@@ -195,7 +196,7 @@ impl Live {
         let diagnosis = &verdict.diagnosis;
         if let Some(gap) = diagnosis.gap {
             let trend = diagnosis.gap_trend.map_or("", |trend| arrow(trend, gap));
-            parts.push((DIM, format!("gap {}{trend}", short(gap))));
+            parts.push((DIM, format!("gap {}{trend}", loss(gap))));
         }
         let code = match diagnosis.condition {
             Condition::MildOverfitting => YELLOW,
@@ -210,6 +211,11 @@ impl Live {
         parts.push((DIM, format!("{:.0} images/s", evaluation.images_per_second)));
         self.style.flow(&parts, indent)
     }
+}
+
+/// A loss with four digits behind the point, so that they stand one below the other.
+fn loss(value: f64) -> String {
+    if value.abs() >= 1e-3 { format!("{value:.4}") } else { short(value) }
 }
 
 /// A bar for the patience that is left, and the other rules' numbers against their thresholds.
@@ -315,5 +321,69 @@ impl Drop for Live {
         if self.drawn.take().is_some() {
             println!();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::{EarlyStopping, Monitor, Observation};
+
+    fn visible(text: &str) -> Vec<String> {
+        // Drops what `paint` adds.
+        let codes = [BOLD, DIM, RED, GREEN, YELLOW, "0"].map(|code| format!("\x1b[{code}m"));
+        let plain = codes.iter().fold(text.to_owned(), |text, code| text.replace(code, ""));
+        plain.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn parts_break_between_lines_and_never_beyond_the_width() {
+        let parts: Vec<_> = (0..9).map(|i| (DIM, format!("part {i} of nine"))).collect();
+        for width in [20, 37, 80, 300] {
+            let lines = visible(&Style { color: true, width }.flow(&parts, 4));
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:?}");
+            assert!(lines[1..].iter().all(|line| line.starts_with("    part")));
+            let words: Vec<_> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+            assert_eq!(words.len(), 36);
+        }
+        let style = Style { color: false, width: 80 };
+        assert!(!style.flow(&parts, 4).contains('\x1b'));
+    }
+
+    #[test]
+    fn the_live_line_is_one_line() {
+        for width in [20, 50, 80, 200] {
+            let mut live = Live::new(Style { color: true, width });
+            live.rate = Some(1234.5);
+            (live.epochs, live.steps_per_epoch) = (30, 250);
+            let step = StepInfo {
+                epoch: 3,
+                iteration: 171,
+                steps_per_epoch: 250,
+                step: 671,
+                loss: 0.25,
+                lr: 0.1,
+                grad_norm: 1.0,
+                applied: true,
+            };
+            let lines = visible(&live.live_line(&step));
+            assert_eq!(lines.len(), 1);
+            assert!(lines[0].chars().count() <= width, "{lines:?}");
+            assert!(lines[0].starts_with("epoch 3/30"));
+            assert_eq!(lines[0].contains("at most 0:06"), width >= 200, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn patience_is_a_bar_and_other_rules_are_numbers() {
+        let spec: EarlyStopping = "any(patience(3),gl(20))".parse().unwrap();
+        let mut monitor = Monitor::new(spec).unwrap();
+        monitor.observe(Observation::new(1, 0.5));
+        let verdict = monitor.observe(Observation::new(2, 0.55));
+        let texts: Vec<_> = rules(&verdict).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["patience ■■□", "gl(20) 10.00 of 20"]);
+        assert_eq!([5.2, 65.0, 3725.0].map(clock), ["0:05", "1:05", "1:02:05"]);
+        let arrows = [0.1, 0.01, -0.1].map(|trend| arrow(trend, 1.0));
+        assert_eq!(arrows, [" ↗", " →", " ↘"]);
     }
 }
