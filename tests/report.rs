@@ -82,7 +82,7 @@ fn overfitting_is_shaded_and_judged() {
     let html = page("overfitting", overfitting(40), "any(patience(12),gl(60),pq(200,k=5))");
     assert!(html.contains("zone overfitting"));
     assert!(html.contains("begun to memorise"));
-    assert!(html.contains(">best, anchor 2"), "best is marked");
+    assert!(html.contains(">best, anchor 17<"), "best is marked");
     assert!(html.contains("would stop"));
     assert!(html.contains("this run") && html.contains("<code>gl(60)</code>"));
 }

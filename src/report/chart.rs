@@ -146,7 +146,8 @@ impl<'a> Drawing<'a> {
         let (class, width, height) = (self.class, self.width, self.height);
         let _ = write!(
             self.svg,
-            "<svg class=\"{class}\" viewBox=\"0 0 {width} {height:.0}\" role=\"img\" aria-label=\"{}\">\n",
+            "<svg class=\"{class}\" viewBox=\"0 0 {width} {height:.0}\" role=\"img\" \
+             aria-label=\"{}\">\n",
             escape(&chart.label)
         );
         self.zones(&x, top, bottom);
@@ -188,7 +189,8 @@ impl<'a> Drawing<'a> {
         self.chart.marks.iter().map(place).collect()
     }
 
-    /// From where to where a text reaches that is centred at `x`, or as near to it as the edges allow.
+    /// From where to where a text reaches that is centred at `x`, or as near to it as the edges
+    /// allow.
     fn text_span(&self, x: f64, text: &str) -> (f64, f64) {
         let width = LETTER * text.chars().count() as f64;
         let from = (x - width / 2.0).min(self.width - 2.0 - width).max(2.0);
@@ -255,7 +257,8 @@ impl<'a> Drawing<'a> {
             let at = x.at(value);
             let _ = writeln!(
                 self.svg,
-                "<text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>",
+                "<text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" \
+                 text-anchor=\"middle\">{text}</text>",
                 bottom + 17.0
             );
         }
@@ -278,8 +281,9 @@ impl<'a> Drawing<'a> {
             let Mark { class, label, .. } = mark;
             let _ = writeln!(
                 self.svg,
-                "<path class=\"mark {class}\" d=\"M{at:.1} {:.1}V{end:.1}\"/><text class=\"mark-name \
-                 {class}\" x=\"{:.1}\" y=\"{text_y:.1}\" text-anchor=\"middle\">{}</text>",
+                "<path class=\"mark {class}\" d=\"M{at:.1} {:.1}V{end:.1}\"/><text \
+                 class=\"mark-name {class}\" x=\"{:.1}\" y=\"{text_y:.1}\" \
+                 text-anchor=\"middle\">{}</text>",
                 text_y + 4.0,
                 (from + to) / 2.0,
                 escape(label)
@@ -379,8 +383,8 @@ impl<'a> Drawing<'a> {
             let (from, to) = ((before + here) / 2.0, (here + after) / 2.0);
             let _ = writeln!(
                 self.svg,
-                "<rect class=\"hint\" x=\"{from:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\">\
-                 <title>{}</title></rect>",
+                "<rect class=\"hint\" x=\"{from:.1}\" y=\"{top:.1}\" width=\"{:.1}\" \
+                 height=\"{:.1}\"><title>{}</title></rect>",
                 to - from,
                 bottom - top,
                 escape(hint)

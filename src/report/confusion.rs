@@ -24,8 +24,9 @@ pub(super) fn picture(matrix: &ConfusionMatrix, names: &[String]) -> String {
     let top = if upright { 16.0 + font } else { edge };
     let height = top + cell * classes as f64 + 2.0;
     let mut svg = format!(
-        "<svg class=\"matrix\" viewBox=\"0 0 {size} {height:.0}\" role=\"img\" aria-label=\"Confusion \
-         matrix of {classes} classes: {:.2}% of {} examples are on the diagonal\">\n",
+        "<svg class=\"matrix\" viewBox=\"0 0 {size} {height:.0}\" role=\"img\" \
+         aria-label=\"Confusion matrix of {classes} classes: {:.2}% of {} examples are on the \
+         diagonal\">\n",
         100.0 * matrix.accuracy(),
         matrix.total()
     );
@@ -47,8 +48,8 @@ pub(super) fn picture(matrix: &ConfusionMatrix, names: &[String]) -> String {
             ),
             false => write!(
                 svg,
-                "<text class=\"tick\" style=\"font-size:{font:.1}px\" transform=\"translate({:.1} {y:.1}) \
-                 rotate(-90)\">{name}</text>",
+                "<text class=\"tick\" style=\"font-size:{font:.1}px\" transform=\"translate({:.1} \
+                 {y:.1}) rotate(-90)\">{name}</text>",
                 x + font * 0.35
             ),
         };
@@ -56,7 +57,8 @@ pub(super) fn picture(matrix: &ConfusionMatrix, names: &[String]) -> String {
     let outline = cell * classes as f64;
     let _ = writeln!(
         svg,
-        "\n<rect class=\"frame\" x=\"{edge:.1}\" y=\"{top:.1}\" width=\"{outline:.1}\" height=\"{outline:.1}\"/>"
+        "\n<rect class=\"frame\" x=\"{edge:.1}\" y=\"{top:.1}\" width=\"{outline:.1}\" \
+         height=\"{outline:.1}\"/>"
     );
     for label in 0..classes {
         let support = matrix.class(label).support.max(1) as f64;
@@ -74,7 +76,8 @@ pub(super) fn picture(matrix: &ConfusionMatrix, names: &[String]) -> String {
             let _ = write!(
                 svg,
                 "<rect class=\"{}\" fill-opacity=\"{strength:.2}\" x=\"{x:.1}\" y=\"{y:.1}\" \
-                 width=\"{inner:.1}\" height=\"{inner:.1}\"><title>{} taken for {}: {count}</title></rect>",
+                 width=\"{inner:.1}\" height=\"{inner:.1}\"><title>{} taken for {}: \
+                 {count}</title></rect>",
                 if right { "hit" } else { "miss" },
                 escape(&names[label]),
                 escape(&names[predicted])

@@ -52,8 +52,8 @@ impl Report {
         Ok(report)
     }
 
-    /// A report on a run directory, as far as its checkpoints and its `log.jsonl` tell. The directory
-    /// is neither locked nor changed.
+    /// A report on a run directory, as far as its checkpoints and its `log.jsonl` tell. The
+    /// directory is neither locked nor changed.
     ///
     /// # Errors
     /// If there is no checkpoint that verifies, or it has no evaluation.

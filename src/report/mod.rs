@@ -1,7 +1,7 @@
 //! The report at the end of a run: one HTML file that explains what happened.
 //!
-//! It needs no network and no script: style and charts are part of the file, pictures are data. It can
-//! be read on a phone, on paper, and by those who do not see the charts.
+//! It needs no network and no script: style and charts are part of the file, pictures are data. It
+//! can be read on a phone, on paper, and by those who do not see the charts.
 //!
 //! ```text
 //! a run that ends    [`HtmlReport`], a callback: with mistakes, filters and the network
@@ -180,8 +180,9 @@ fn usual_rules(own: &EarlyStopping) -> Vec<EarlyStopping> {
 /// Writes a [`Report`] when a run ends.
 ///
 /// It is also written when the run was interrupted, then without the parts for which the validation
-/// data would have to be evaluated once more. Where a log of [`JsonLines`](crate::trainer::JsonLines)
-/// called `log.jsonl` lies beside it, earlier interruptions are taken from there.
+/// data would have to be evaluated once more. Where a log of
+/// [`JsonLines`](crate::trainer::JsonLines) called `log.jsonl` lies beside it, earlier interruptions
+/// are taken from there.
 pub struct HtmlReport {
     path: PathBuf,
     /// The step at which this process took the run over.

@@ -14,8 +14,9 @@ const STYLE: &str = include_str!("style.css");
 /// The whole file.
 pub(super) fn page(report: &Report) -> String {
     let mut html = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" content=\"light \
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta \
+         name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<meta \
+         name=\"color-scheme\" content=\"light \
          dark\"/>\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n",
         escape(&report.title)
     );
@@ -46,7 +47,8 @@ pub(super) fn page(report: &Report) -> String {
     settings(&mut html, report);
     checkpoints(&mut html, report);
     html + &format!(
-        "<footer>Written by Ferrotape {}. This file is complete: it loads nothing.</footer>\n</main>\n</body>\n</html>\n",
+        "<footer>Written by Ferrotape {}. This file is complete: it loads \
+         nothing.</footer>\n</main>\n</body>\n</html>\n",
         env!("CARGO_PKG_VERSION")
     )
 }
@@ -64,7 +66,8 @@ fn section(html: &mut String, heading: &str, note: &str, content: &str) {
 fn header(html: &mut String, report: &Report) {
     let _ = write!(
         html,
-        "<header>\n<p class=\"eyebrow\">Training report <span>{}</span></p>\n<h1>{}</h1>\n<dl class=\"verdict\">\n",
+        "<header>\n<p class=\"eyebrow\">Training report <span>{}</span></p>\n<h1>{}</h1>\n<dl \
+         class=\"verdict\">\n",
         escape(&report.title),
         escape(&words::headline(report))
     );
@@ -117,12 +120,13 @@ fn loss(html: &mut String, report: &Report, curves: &Curves<'_>) {
     let mut note =
         "How far predictions are from the truth, epoch by epoch; lower is better.".to_owned();
     if report.history.iter().any(|seen| seen.standard_error().is_some()) {
-        note += " The band is one standard error: what another sample of as many validation examples might \
-                 have given.";
+        note += " The band is one standard error: what another sample of as many validation \
+                 examples might have given.";
     }
     let anchored = report.verdicts.last().is_some_and(|verdict| verdict.anchor.is_some());
     if anchored {
-        note += " Patience counts from the anchor, the last improvement that was large enough to matter.";
+        note += " Patience counts from the anchor, the last improvement that was large enough to \
+                 matter.";
     }
     section(html, "Loss", &note, &curves.loss());
 }
@@ -172,9 +176,10 @@ fn comparison(html: &mut String, report: &Report) {
             ],
         );
     }
-    let note = "Each rule replayed over the recorded evaluations. Regret is how much worse than the best of the \
-                whole run its best would have been; saved is the share of the training that it would have spared. \
-                The record ends where this run ended: a rule with more patience may have gone on.";
+    let note = "Each rule replayed over the recorded evaluations. Regret is how much worse than \
+                the best of the whole run its best would have been; saved is the share of the \
+                training that it would have spared. The record ends where this run ended: a rule \
+                with more patience may have gone on.";
     section(html, "What other rules would have done", note, &table.finish());
 }
 
@@ -186,8 +191,8 @@ fn bar(report: &Report, found: &Comparison) -> String {
     };
     let end = found.stop_epoch.map_or(96.0, at);
     let mut svg = format!(
-        "<svg class=\"bar\" viewBox=\"0 0 100 12\" aria-hidden=\"true\"><path class=\"rest\" d=\"M4 6H96\"/>\
-         <path class=\"run\" d=\"M4 6H{end:.1}\"/>"
+        "<svg class=\"bar\" viewBox=\"0 0 100 12\" aria-hidden=\"true\"><path class=\"rest\" \
+         d=\"M4 6H96\"/><path class=\"run\" d=\"M4 6H{end:.1}\"/>"
     );
     if let Some(best) = found.best_epoch {
         let _ = write!(svg, "<circle class=\"dot best\" cx=\"{:.1}\" cy=\"6\" r=\"4\"/>", at(best));
@@ -210,15 +215,16 @@ fn mistakes(html: &mut String, validation: &Validation) {
     }
     content += "</div>\n";
     if !mistakes.is_empty() {
-        content += "<h3>Worst mistakes</h3>\n<p class=\"note\">The wrong answers with the highest loss: those the \
-                    model was surest about. Look at them: some may be mislabelled.</p>\n";
+        content += "<h3>Worst mistakes</h3>\n<p class=\"note\">The wrong answers with the highest \
+                    loss: those the model was surest about. Look at them: some may be \
+                    mislabelled.</p>\n";
         content += &worst(mistakes, class_names);
     }
     let wrong =
         confusion.total() - (0..confusion.classes()).map(|c| confusion.count(c, c)).sum::<u64>();
     let note = format!(
-        "The best weights on the {} validation examples, of which they get {} wrong. Rows are what an example is, \
-         columns what it was taken for.",
+        "The best weights on the {} validation examples, of which they get {} wrong. Rows are \
+         what an example is, columns what it was taken for.",
         grouped(confusion.total()),
         grouped(wrong)
     );
@@ -243,8 +249,8 @@ fn worst(mistakes: &[Mistake], class_names: &[String]) -> String {
         let (label, predicted) = (name(*label), name(*predicted));
         let _ = writeln!(
             html,
-            "<li><img src=\"{uri}\" alt=\"validation example {index}\"/><b>{label}</b> taken for <b \
-             class=\"wrong\">{predicted}</b><small>loss {}</small></li>",
+            "<li><img src=\"{uri}\" alt=\"validation example {index}\"/><b>{label}</b> taken for \
+             <b class=\"wrong\">{predicted}</b><small>loss {}</small></li>",
             short(f64::from(*loss))
         );
     }
@@ -261,8 +267,9 @@ fn filters(html: &mut String, report: &Report) {
             writeln!(content, "<li><img src=\"{}\" alt=\"filter {i}\"/></li>", filter.data_uri());
     }
     content += "</ul>\n";
-    let note = "What the first layer looks for, in the best weights. Red weights want light, blue ones want dark; \
-                on colour images, filters are shown in their own colours. Smooth patterns are learnt, speckle is not.";
+    let note = "What the first layer looks for, in the best weights. Red weights want light, blue \
+                ones want dark; on colour images, filters are shown in their own colours. Smooth \
+                patterns are learnt, speckle is not.";
     section(html, "First-layer filters", note, &content);
 }
 

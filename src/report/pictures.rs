@@ -38,8 +38,8 @@ pub(super) fn example(data: &dyn Dataset, i: usize) -> Option<Image> {
 /// shown. `input` is the shape of an example, if it is known.
 ///
 /// A convolution's weights are `[outputs, channels, height, width]`, those of a linear layer on
-/// images `[outputs, channels * height * width]`. One channel: blue is negative, white 0, red positive.
-/// Three channels: as colours around grey.
+/// images `[outputs, channels * height * width]`. One channel: blue is negative, white 0, red
+/// positive. Three channels: as colours around grey.
 pub(super) fn filters(weight: &[f32], shape: &Shape, input: Option<&[usize]>) -> Vec<Image> {
     let (channels, height, width) = match (&**shape, input) {
         (&[_, channels, height, width], _) => (channels, height, width),

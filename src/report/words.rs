@@ -40,8 +40,8 @@ pub(super) fn explanation(report: &Report) -> Vec<(&'static str, String)> {
             parts.push(("Why it stopped", sentence(&stop.to_string())));
         }
         Some(Stop::Interrupted(_)) => {
-            let text = "Somebody asked it to. Its state is complete: the run can be resumed, and will \
-                        then be what it would have been.";
+            let text = "Somebody asked it to. Its state is complete: the run can be resumed, and \
+                        will then be what it would have been.";
             parts.push(("Why it stopped", text.to_owned()));
         }
         Some(Stop::Epochs(_)) | None => {}
@@ -69,34 +69,41 @@ fn judgement(report: &Report, last: &Observation, verdict: &Verdict) -> String {
         best.epoch,
         if ended { "that were kept" } else { "to keep" }
     );
-    let yes = if ended && early { "Yes. " } else { "" };
+    let all = matches!(report.stop, Some(Stop::Epochs(_)));
+    let (yes, enough) = match (early, all) {
+        (true, _) => ("Yes. ", "Yes, as far as one can see. "),
+        (_, true) => ("More than enough. ", "Yes, as far as one can see. "),
+        _ => ("", ""),
+    };
     let text = match verdict.diagnosis.condition {
         Condition::MildOverfitting | Condition::SevereOverfitting => {
             format!("{yes}{} {kept}", overfitting(report, best, last, verdict))
         }
         Condition::Plateau => format!(
-            "{}From epoch {} on nothing moved by more than its noise: more epochs of the same would \
-             hardly have found anything better. {kept}",
-            if early { "Yes, as far as one can see. " } else { "" },
+            "{enough}From epoch {} on nothing moved by more than its noise: more epochs of the \
+             same would hardly have found anything better. {kept}",
             best.epoch
         ),
         Condition::Learning if early => format!(
-            "Perhaps not: {} was still getting better over the last evaluations. More patience, or a \
-             larger budget, is worth a try. {kept}",
+            "Perhaps not: {} was still getting better over the last evaluations. More patience, \
+             or a larger budget, is worth a try. {kept}",
             report.metric()
         ),
-        Condition::Learning if ended => format!(
-            "Probably not: {} was still getting better at the end. Allow more epochs and resume. {kept}",
+        Condition::Learning if all => format!(
+            "Probably not: {} was still getting better at the end. Allow more epochs and resume. \
+             {kept}",
             report.metric()
         ),
         Condition::Learning => format!("{} is still getting better.", report.metric()),
         Condition::Noisy => format!(
-            "Hard to say: {} jumps by {} from one evaluation to the next, which hides any trend. {kept}",
+            "Hard to say: {} jumps by {} from one evaluation to the next, which hides any trend. \
+             {kept}",
             report.metric(),
             verdict.diagnosis.noise.map_or("much".to_owned(), short)
         ),
         Condition::Diverging => format!(
-            "{yes}Training itself had gone wrong, and would not have come back by itself. {kept}"
+            "{}Training itself had gone wrong, and would not have come back by itself. {kept}",
+            if early { "Yes. " } else { "" }
         ),
         _ => "Too few evaluations to judge by.".to_owned(),
     };

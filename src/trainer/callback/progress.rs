@@ -1,4 +1,5 @@
-//! Progress on a terminal: a line that lives while an epoch is trained, and what an evaluation found.
+//! Progress on a terminal: a line that lives while an epoch is trained, and what an evaluation
+//! found.
 //!
 //! ```text
 //! epoch 3/30 ━━━━━━━━━━━━━━────── 171/250  loss 0.0812  4,210 images/s  0:05 left, at most 4:03
