@@ -144,10 +144,10 @@ impl<'a> Drawing<'a> {
         let y = Scale::new(range, (bottom, top), log);
 
         let (class, width, height) = (self.class, self.width, self.height);
-        let _ = write!(
+        let _ = writeln!(
             self.svg,
             "<svg class=\"{class}\" viewBox=\"0 0 {width} {height:.0}\" role=\"img\" \
-             aria-label=\"{}\">\n",
+             aria-label=\"{}\">",
             escape(&chart.label)
         );
         self.zones(&x, top, bottom);

@@ -166,7 +166,12 @@ fn comparison(html: &mut String, report: &Report) {
         table.row(
             if i == 0 { "own" } else { "" },
             [
-                format!("<code title=\"{}\">{}</code>{own}", escape(&why), escape(rule)),
+                // A long composition may break behind its commas.
+                format!(
+                    "<code title=\"{}\">{}</code>{own}",
+                    escape(&why),
+                    escape(rule).replace(',', ",<wbr/>")
+                ),
                 if missing { "cannot say".to_owned() } else { or_dash(*stop_epoch) },
                 bar(report, comparison),
                 or_dash(*best_epoch),

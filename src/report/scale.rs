@@ -20,8 +20,9 @@ impl Scale {
     pub(super) fn at(&self, value: f64) -> f64 {
         let on = |x: f64| if self.log { x.ln() } else { x };
         let share = (on(value) - on(self.low)) / (on(self.high) - on(self.low));
-        // Of a logarithm of something that is not positive, `max` makes the lower end.
-        self.from + share.max(0.0).min(1.0) * (self.to - self.from)
+        // The logarithm of something negative is NaN: it is at the lower end.
+        let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
+        self.from + share * (self.to - self.from)
     }
 
     /// About `count` round values on the axis, with their texts.
