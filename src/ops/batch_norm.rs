@@ -192,7 +192,7 @@ mod tests {
         let close = |a: &[f32], b: [f32; 2]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
         assert!(close(params.get(running[0]), [0.243875, 0.3395]), "{:?}", params.get(running[0]));
         assert!(
-            close(params.get(running[1]), [3.56066071, 3.48857143]),
+            close(params.get(running[1]), [3.560_660_7, 3.488_571_4]),
             "{:?}",
             params.get(running[1])
         );
@@ -202,7 +202,7 @@ mod tests {
         let mut g = Graph::eval(&mut tape, &params);
         let (x, gamma, beta) = (g.input(&image), g.param(gamma), g.param(beta));
         let y = g.batch_norm(x, gamma, beta, options);
-        assert!(close(g.value(y), [-0.799646148, -1.62628011]), "{:?}", g.value(y));
+        assert!(close(g.value(y), [-0.799_646_14, -1.626_280_1]), "{:?}", g.value(y));
         assert_eq!(params, before);
     }
 

@@ -13,7 +13,7 @@ pub(super) enum Saver {
     #[default]
     Nowhere,
     AtOnce(Checkpoints),
-    Background(BackgroundSaver),
+    Background(Box<BackgroundSaver>),
 }
 
 /// What became of saving, unless it was an error that ends the run.
@@ -32,7 +32,8 @@ impl Saver {
             (None, _) => Saver::Nowhere,
             (Some(checkpoints), None) => Saver::AtOnce(checkpoints),
             (Some(checkpoints), Some(interval)) => {
-                Saver::Background(BackgroundSaver::new(checkpoints).interval(interval))
+                let saver = BackgroundSaver::new(checkpoints).interval(interval);
+                Saver::Background(Box::new(saver))
             }
         }
     }
