@@ -359,7 +359,8 @@ impl<'a> Drawing<'a> {
                     + 10.0;
             let value = match self.chart.unit {
                 "%" => format!("{:.2}%", values[last]),
-                unit => format!("{}{unit}", end_text(values[last])),
+                unit if series.steps => format!("{}{unit}", tick_text(values[last])),
+                unit => format!("{}{unit}", short(values[last])),
             };
             let _ = writeln!(
                 self.svg,
@@ -391,11 +392,6 @@ impl<'a> Drawing<'a> {
             );
         }
     }
-}
-
-/// A value with four digits; of whole numbers, none behind the point.
-fn end_text(value: f64) -> String {
-    if value.fract() == 0.0 && value.abs() < 1e6 { value.to_string() } else { short(value) }
 }
 
 /// A value for an axis: four digits, without zeros at the end.
