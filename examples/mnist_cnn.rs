@@ -11,8 +11,9 @@ use ferrotape::data::{Dataset, RandomShift, load_idx_dir};
 use ferrotape::monitor::EarlyStopping;
 use ferrotape::nn::{Layer, Module, Sequential};
 use ferrotape::optim::{Sgd, StepLr};
+use ferrotape::report::HtmlReport;
 use ferrotape::trainer::{
-    Callback, Interrupt, JsonLines, Outcome, PrintProgress, Resume, RunInfo, Stop, Trainer,
+    Callback, Interrupt, JsonLines, Outcome, Progress, Resume, RunInfo, Stop, TensorBoard, Trainer,
     evaluate,
 };
 use ferrotape::{Error, Params, Result};
@@ -26,7 +27,7 @@ usage: cargo run --release --example mnist_cnn -- [OPTIONS]
   --data DIR       IDX files to train on, gzip or not      [data/mnist, 10,000 digits]
   --net NET        article: conv 6 5x5, pool, fc 120, 84, 10
                    large: conv 32 3x3, pool, conv 64 3x3, pool, fc 128, 10   [article]
-  --run-dir DIR    where checkpoints and log go            [the next free runs/mnist_cnn-N]
+  --run-dir DIR    where checkpoints, log and report go    [the next free runs/mnist_cnn-N]
   --resume         continue the run in --run-dir from its last checkpoint; settings not given
                    are the run's own                       [without --run-dir: the newest run]
   --epochs N       the most epochs to train                [30]
@@ -40,6 +41,7 @@ usage: cargo run --release --example mnist_cnn -- [OPTIONS]
   --seed N         seed of weights, split and shuffling    [0]
   --threads N      worker threads                          [one per core]
   --max-steps N    interrupt after N steps in all, as Ctrl-C would (exit status 130)
+  --tensorboard    also write events for TensorBoard to RUN_DIR/tensorboard
   --json           the last line of stdout is one JSON object
   --help           this text
 
@@ -94,6 +96,7 @@ struct Invocation {
     resume: bool,
     threads: Option<usize>,
     max_steps: Option<u64>,
+    tensorboard: bool,
     json: bool,
     help: bool,
     /// Changes the settings as the command line says.
@@ -137,6 +140,7 @@ fn parse_arguments() -> Result<Invocation, lexopt::Error> {
             Long("resume") => invocation.resume = true,
             Long("threads") => invocation.threads = Some(parser.value()?.parse()?),
             Long("max-steps") => invocation.max_steps = Some(parser.value()?.parse()?),
+            Long("tensorboard") => invocation.tensorboard = true,
             Long("json") => invocation.json = true,
             Long("help") | Short('h') => invocation.help = true,
             _ => return Err(argument.unexpected()),
@@ -213,7 +217,7 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
         .momentum(options.momentum)
         .weight_decay(options.weight_decay)
         .nesterov(options.nesterov);
-    let outcome = Trainer::new(model, params, sgd)
+    let mut trainer = Trainer::new(model, params, sgd)
         .schedule(StepLr::new(4, 0.5))
         .monitor(EarlyStopping::patience(options.patience))
         .checkpoints(checkpoints)
@@ -224,9 +228,14 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
         .max_steps(invocation.max_steps)
         .interrupt(Interrupt::on_signals()?)
         .callback(KeepSettings { path: run_dir.join(SETTINGS), options: options.clone() })
-        .callback(PrintProgress { every: 10 })
+        .callback(Progress::new(10))
         .callback(JsonLines::new(run_dir.join("log.jsonl")))
-        .fit(&data.train, &data.valid)?;
+        .callback(HtmlReport::new(run_dir.join("report.html")));
+    if invocation.tensorboard {
+        trainer = trainer.callback(TensorBoard::new(run_dir.join("tensorboard")));
+    }
+    let outcome = trainer.fit(&data.train, &data.valid)?;
+    println!("report: {}", run_dir.join("report.html").display());
 
     if let Stop::Interrupted(signal) = outcome.stop {
         if let Some(path) = &outcome.last_checkpoint {

@@ -35,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+mod crc;
 pub mod data;
 pub mod error;
 pub mod interop;
@@ -44,6 +45,7 @@ pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod params;
+pub mod report;
 pub mod rng;
 pub mod tape;
 pub mod tensor;

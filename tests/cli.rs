@@ -17,8 +17,10 @@ use serde_json::{Value, json};
 
 mod common;
 
-const COMMANDS: [&str; 10] =
-    ["ls", "inspect", "verify", "diff", "replay", "export", "import", "prune", "pin", "unpin"];
+const COMMANDS: [&str; 11] = [
+    "ls", "inspect", "verify", "diff", "replay", "report", "export", "import", "prune", "pin",
+    "unpin",
+];
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ferrotape"))
@@ -349,6 +351,31 @@ fn other_rules_are_replayed_over_a_log_of_any_framework() {
     let bad = dir.join("bad.jsonl");
     let (code, _, error) = ferrotape(&["replay", bad.to_str().unwrap(), "--rule", "gl(5)"]);
     assert!(code == 1 && error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn a_report_is_written_and_never_over_another_unasked() {
+    let dir = run_dir("report", FALLING);
+    let path = dir.join("report.html");
+    let out = ok(&["report", dir.to_str().unwrap()]);
+    assert_eq!(out, format!("report on 4 evaluations written to {}\n", path.display()));
+    let page = fs::read_to_string(&path).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+    assert!(page.contains("ckpt-00000004.ftape") && page.contains("assumed"));
+
+    let (code, _, error) = ferrotape(&["report", dir.to_str().unwrap()]);
+    assert!(code == 1 && error.contains("exists already"), "{error}");
+
+    let log = dir.join("other.jsonl");
+    fs::write(&log, "{\"epoch\": 1, \"valid_loss\": 0.5}\n{\"epoch\": 2, \"valid_loss\": NaN}\n")
+        .unwrap();
+    let rule = ["--rule", "target(0.6)", "-o", path.to_str().unwrap()];
+    let answer = json(&[&["report", log.to_str().unwrap()], &rule[..]].concat());
+    assert_eq!(answer["evaluations"], 2);
+    let page = fs::read_to_string(&path).unwrap();
+    assert!(page.contains("target(0.6)") && !page.contains("patience(3)"));
+    let (code, _, error) = ferrotape(&["report", "/nowhere.jsonl"]);
+    assert!(code == 1 && error.contains("/nowhere.jsonl"), "{error}");
 }
 
 #[test]

@@ -202,12 +202,20 @@ fn counted(n: u32, thing: &str) -> String {
 }
 
 /// A value with four significant digits, as `Display` in all its length helps nobody.
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     if value != 0.0 && !(1e-3..1e6).contains(&value.abs()) {
         return format!("{value:.3e}");
     }
     let digits = if value == 0.0 { 0 } else { 3 - (value.abs().log10().floor() as i32).min(3) };
     format!("{value:.*}", digits.unsigned_abs() as usize)
+}
+
+/// A standard error with two significant digits: more are not meant.
+pub(crate) fn two_digits(error: f64) -> String {
+    if !(1e-4..10.0).contains(&error) {
+        return short(error);
+    }
+    format!("{error:.*}", (1.0 - error.log10().floor()) as usize)
 }
 
 fn since(anchor: Option<Best>) -> String {
@@ -321,6 +329,10 @@ mod tests {
         ] {
             assert_eq!(short(value), text);
         }
+        assert_eq!(
+            [0.01883, 0.1, 1.26, 12.34, 1e-5].map(two_digits),
+            ["0.019", "0.10", "1.3", "12.34", "1.000e-5"]
+        );
     }
 
     #[test]

@@ -6,7 +6,10 @@
 mod layers;
 mod module;
 mod sequential;
+mod summary;
 
 pub use layers::{BatchNorm2d, Conv2d, Dropout, Linear};
-pub use module::{Module, Summary, SummaryRow};
+pub use module::Module;
 pub use sequential::{Layer, Sequential};
+pub(crate) use summary::grouped;
+pub use summary::{Summary, SummaryRow};

@@ -1,10 +1,9 @@
 //! What a model is: something that turns an input into an output on a graph.
 
-use std::fmt;
-
+use super::{Summary, SummaryRow};
 use crate::error::Result;
 use crate::params::Params;
-use crate::tape::{Graph, Mode, SummaryNode, Tape, Var};
+use crate::tape::{Graph, Mode, Tape, Var};
 use crate::tensor::Shape;
 
 /// A model or a part of one.
@@ -80,71 +79,14 @@ pub trait Module: Send + Sync {
     }
 }
 
-/// The operations of a model for one input shape; its `Display` is a table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
-    /// The shape of the input, batch dimension included.
-    pub input: Shape,
-    /// The shape of the output.
-    pub output: Shape,
-    /// One row per operation, in order of execution.
-    pub rows: Vec<SummaryRow>,
-    /// Trainable values in the whole parameter store.
-    pub parameters: usize,
-}
-
-/// One operation of a model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SummaryRow {
-    /// The operation's name.
-    pub op: &'static str,
-    /// The shape of its output.
-    pub output: Shape,
-    /// The parameters it reads, by name.
-    pub params: Vec<String>,
-    /// The number of trainable values among its operands.
-    pub parameters: usize,
-    /// Multiply-adds of one forward pass.
-    pub macs: u64,
-}
-
-impl From<SummaryNode<'_>> for SummaryRow {
-    fn from(node: SummaryNode<'_>) -> Self {
-        SummaryRow {
-            op: node.name,
-            output: node.shape,
-            params: node.params.iter().map(|(name, _)| (*name).to_owned()).collect(),
-            parameters: node.params.iter().map(|(_, shape)| shape.numel()).sum(),
-            macs: node.macs,
-        }
-    }
-}
-
-impl Summary {
-    /// Multiply-adds of one forward pass.
-    pub fn macs(&self) -> u64 {
-        self.rows.iter().map(|row| row.macs).sum()
+/// A borrowed module is a module, also where its type is not known: `&dyn Module`.
+impl<M: Module + ?Sized> Module for &M {
+    #[track_caller]
+    fn forward(&self, g: &mut Graph, x: Var) -> Var {
+        (**self).forward(g, x)
     }
 
-    /// Bytes of all operations' outputs.
-    pub fn activation_bytes(&self) -> usize {
-        self.rows.iter().map(|row| row.output.numel() * size_of::<f32>()).sum()
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<16} {:<22} {:>12} {:>14}",
-            "operation", "output", "parameters", "mult-adds"
-        )?;
-        writeln!(f, "{:<16} {:<22} {:>12} {:>14}", "input", self.input.to_string(), "", "")?;
-        for row in &self.rows {
-            let SummaryRow { op, output, parameters, macs, .. } = row;
-            writeln!(f, "{op:<16} {:<22} {parameters:>12} {macs:>14}", output.to_string())?;
-        }
-        writeln!(f, "{:<16} {:<22} {:>12} {:>14}", "total", "", self.parameters, self.macs())?;
-        write!(f, "activations {:.2} MB", self.activation_bytes() as f64 / 1e6)
+    fn architecture(&self) -> String {
+        (**self).architecture()
     }
 }

@@ -7,7 +7,7 @@ use super::evaluate::{Evaluation, Evaluator, check_model};
 use super::saver::{Report, Saver};
 use super::state::{self, Position};
 use super::step::{NonFinite, Stepper, Taken};
-use super::{EvaluationInfo, Outcome, Resume, RunInfo, StepInfo, Stop, Trainer};
+use super::{EndInfo, EvaluationInfo, Outcome, Resume, RunInfo, StepInfo, Stop, Trainer};
 use crate::checkpoint::{Checkpoints, Metric, Skipped};
 use crate::data::{Augment, Dataset};
 use crate::error::{Error, Result};
@@ -89,6 +89,8 @@ pub(super) struct Run<'d, M> {
     clock: (f64, Instant),
     /// Time spent in steps, and images trained, since this process began.
     training: (Duration, u64),
+    /// Time for which steps waited for saving, since this process began.
+    saving: Duration,
 }
 
 impl<'d, M: Module> Run<'d, M> {
@@ -118,6 +120,7 @@ impl<'d, M: Module> Run<'d, M> {
             warnings: Vec::new(),
             clock: (0.0, Instant::now()),
             training: (Duration::ZERO, 0),
+            saving: Duration::ZERO,
         })
     }
 
@@ -146,6 +149,7 @@ impl<'d, M: Module> Run<'d, M> {
             train_examples: self.train.len(),
             valid_examples: self.valid.len(),
             epochs: self.trainer.epochs,
+            monitor: self.trainer.monitor.to_string(),
         };
         self.trainer.callbacks.iter_mut().try_for_each(|callback| callback.on_start(&info))
     }
@@ -371,6 +375,7 @@ impl<'d, M: Module> Run<'d, M> {
             epochs: self.trainer.epochs,
             checkpoint: self.saver.last(),
             images_per_second: self.images_per_second(),
+            saving_overhead: self.saving.as_secs_f64() / self.clock.1.elapsed().as_secs_f64(),
         };
         for callback in &mut self.trainer.callbacks {
             callback.on_evaluation(&info)?;
@@ -416,9 +421,11 @@ impl<'d, M: Module> Run<'d, M> {
     }
 
     fn save(&mut self) -> Result<()> {
+        let started = Instant::now();
         let mut saver = std::mem::take(&mut self.saver);
         let report = saver.save(&state::capture(self), self.metric.clone());
         self.saver = saver;
+        self.saving += started.elapsed();
         self.unsaved = false;
         self.note(report?)
     }
@@ -454,7 +461,7 @@ impl<'d, M: Module> Run<'d, M> {
         let stop = stop?;
         saved?;
         self.note(last?)?;
-        self.trainer.callbacks.iter_mut().try_for_each(|callback| callback.on_end(&stop))?;
+        self.tell_of_the_end(&stop, checkpoints.as_ref())?;
 
         let images_per_second = self.images_per_second();
         let best = self.monitor.best();
@@ -476,6 +483,25 @@ impl<'d, M: Module> Run<'d, M> {
             model: self.trainer.model,
             params: self.best.unwrap_or(self.trainer.params),
         })
+    }
+
+    fn tell_of_the_end(&mut self, stop: &Stop, checkpoints: Option<&Checkpoints>) -> Result<()> {
+        let (images_per_second, elapsed) = (self.images_per_second(), self.elapsed());
+        let Trainer { model, params, callbacks, .. } = &mut self.trainer;
+        let info = EndInfo {
+            stop,
+            monitor: &self.monitor,
+            config: &self.config,
+            model,
+            params: self.best.as_ref().unwrap_or(params),
+            train: self.train,
+            valid: self.valid,
+            checkpoints,
+            warnings: &self.warnings,
+            images_per_second,
+            elapsed,
+        };
+        callbacks.iter_mut().try_for_each(|callback| callback.on_end(&info))
     }
 }
 

@@ -27,7 +27,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use callback::{Callback, EvaluationInfo, JsonLines, PrintProgress, RunInfo, StepInfo};
+pub use callback::{
+    Callback, EndInfo, EvaluationInfo, JsonLines, PrintProgress, Progress, RunInfo, StepInfo,
+    TensorBoard,
+};
 pub use evaluate::{Evaluation, evaluate, predict};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::checkpoint::{BackgroundSaver, Checkpoints, Metric, Saved, TrainingState};
+use crate::checkpoint::{BackgroundSaver, Checkpoints, Metric, Roles, Saved, TrainingState};
 use crate::error::{Error, Result};
 
 /// The run directory of a run in progress.
@@ -32,7 +32,8 @@ impl Saver {
             (None, _) => Saver::Nowhere,
             (Some(checkpoints), None) => Saver::AtOnce(checkpoints),
             (Some(checkpoints), Some(interval)) => {
-                Saver::Background(Box::new(BackgroundSaver::new(checkpoints).interval(interval)))
+                let saver = BackgroundSaver::new(checkpoints).interval(interval);
+                Saver::Background(Box::new(saver))
             }
         }
     }
@@ -62,10 +63,13 @@ impl Saver {
         }
     }
 
-    /// The checkpoint made last, if saving is over by now.
-    pub(super) fn last(&self) -> Option<&Path> {
+    /// The checkpoint made last and what it is kept for, if saving is over by now.
+    pub(super) fn last(&self) -> Option<(&Path, Roles)> {
         match self {
-            Saver::AtOnce(checkpoints) => Some(&checkpoints.entries().last()?.path),
+            Saver::AtOnce(checkpoints) => {
+                let entry = checkpoints.entries().last()?;
+                Some((&entry.path, *checkpoints.roles().last()?))
+            }
             _ => None,
         }
     }

@@ -36,6 +36,7 @@ impl Arguments {
             match argument {
                 Short('h') | Long("help") => return Err(Exit::Help),
                 Long("json") => self.json = true,
+                Short('o') => return Ok(Some("output".to_owned())),
                 Long(name) => return Ok(Some(name.to_owned())),
                 Value(operand) => self.operands.push(operand),
                 other @ Short(_) => return Err(other.unexpected().into()),

@@ -1,4 +1,5 @@
-//! The command line: look at, verify, compare, convert and prune checkpoints; replay stopping rules.
+//! The command line: look at, verify, compare, convert and prune checkpoints; replay stopping rules
+//! and report on runs.
 //!
 //! Every command is a file beside this one that exports a [`Command`]. It reads its
 //! [`Arguments`], writes to an [`Output`] and says whether all is well; this file turns that into
@@ -15,6 +16,7 @@ mod output;
 mod pin;
 mod prune;
 mod replay;
+mod report;
 mod source;
 mod verify;
 
@@ -35,12 +37,13 @@ struct Command {
     run: fn(Arguments, &mut Output) -> Result<bool, Exit>,
 }
 
-const COMMANDS: [&Command; 10] = [
+const COMMANDS: [&Command; 11] = [
     &ls::COMMAND,
     &inspect::COMMAND,
     &verify::COMMAND,
     &diff::COMMAND,
     &replay::COMMAND,
+    &report::COMMAND,
     &export::COMMAND,
     &import::COMMAND,
     &prune::COMMAND,
