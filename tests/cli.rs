@@ -17,8 +17,10 @@ use serde_json::{Value, json};
 
 mod common;
 
-const COMMANDS: [&str; 10] =
-    ["ls", "inspect", "verify", "diff", "replay", "export", "import", "prune", "pin", "unpin"];
+const COMMANDS: [&str; 13] = [
+    "train", "eval", "predict", "ls", "inspect", "verify", "diff", "replay", "export", "import",
+    "prune", "pin", "unpin",
+];
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ferrotape"))
