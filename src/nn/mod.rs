@@ -9,4 +9,6 @@ mod sequential;
 
 pub use layers::{BatchNorm2d, Conv2d, Dropout, Linear};
 pub use module::{Module, Summary, SummaryRow};
+#[cfg(feature = "cli")]
+pub(crate) use sequential::MAX_SIDE;
 pub use sequential::{Layer, Sequential};
