@@ -95,10 +95,11 @@ pub struct Trainer<M> {
     augment: Option<Box<dyn Augment>>,
     callbacks: Vec<Box<dyn Callback>>,
     interrupt: Interrupt,
+    notes: Vec<(String, String)>,
 }
 
 impl<M: Module> Trainer<M> {
-    /// A run of at most 100 epochs in batches of 64, with constant learning rate, patience 5, no
+    /// A run of at most 100 epochs in batches of 64, with constant learning rate, patience 10, no
     /// checkpoints and no output.
     pub fn new(model: M, params: Params, optimizer: Sgd) -> Self {
         Trainer {
@@ -106,7 +107,7 @@ impl<M: Module> Trainer<M> {
             params,
             optimizer,
             schedule: Box::new(ConstantLr),
-            monitor: EarlyStopping::patience(5),
+            monitor: EarlyStopping::patience(10), // see docs/early-stopping-study.md
             checkpoints: None,
             resume: Resume::Never,
             epochs: 100,
@@ -120,6 +121,7 @@ impl<M: Module> Trainer<M> {
             augment: None,
             callbacks: Vec::new(),
             interrupt: Interrupt::never(),
+            notes: Vec::new(),
         }
     }
 
@@ -228,6 +230,13 @@ impl<M: Module> Trainer<M> {
     /// Adds someone to be told what happens.
     pub fn callback(mut self, callback: impl Callback + 'static) -> Self {
         self.callbacks.push(Box::new(callback));
+        self
+    }
+
+    /// Keeps a text with every checkpoint, such as the file that describes the run. Unlike settings
+    /// it may change when a run is resumed.
+    pub fn note(mut self, key: impl Into<String>, text: impl Into<String>) -> Self {
+        self.notes.push((key.into(), text.into()));
         self
     }
 
