@@ -96,7 +96,7 @@ impl Report {
     }
 
     /// A report on a log in JSON Lines, of this library or any other program: see
-    /// [`read_log`](crate::monitor::read_log). It is judged by the rule that the log names, or by
+    /// [`read_log`]. It is judged by the rule that the log names, or by
     /// `patience(5)`.
     ///
     /// # Errors
