@@ -35,6 +35,8 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+#[cfg(feature = "cli")]
+pub mod config;
 mod crc;
 pub mod data;
 pub mod error;

@@ -242,10 +242,10 @@ fn capture<'n>(pattern: &str, name: &'n str) -> Option<Option<&'n str>> {
 }
 
 /// The candidate that is most like a name, if one is like it at all.
-fn nearest<'c>(name: &str, candidates: &'c [String]) -> Option<&'c str> {
-    let close = |candidate: &&String| edits(name, candidate) <= 1 + name.len() / 4;
-    let candidates = candidates.iter().take(100).filter(close);
-    candidates.min_by_key(|candidate| edits(name, candidate)).map(String::as_str)
+pub(crate) fn nearest<'c>(name: &str, candidates: &'c [impl AsRef<str>]) -> Option<&'c str> {
+    let candidates = candidates.iter().take(100).map(AsRef::as_ref);
+    let close = candidates.filter(|candidate| edits(name, candidate) <= 1 + name.len() / 4);
+    close.min_by_key(|candidate| edits(name, candidate))
 }
 
 /// Levenshtein's distance: how many bytes must be inserted, removed or changed.

@@ -17,6 +17,15 @@ pub enum Values {
     Floats(Arc<[f32]>),
 }
 
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Values::Bytes(bytes) => bytes.len(),
+            Values::Floats(floats) => floats.len(),
+        }
+    }
+}
+
 impl From<Vec<u8>> for Values {
     fn from(bytes: Vec<u8>) -> Self {
         Values::Bytes(bytes.into())
@@ -61,14 +70,13 @@ impl ArrayDataset {
         let fingerprint = Fingerprint::new()
             .numbers(shape.iter().map(|&length| length as u64))
             .numbers(labels.iter().map(|&label| label as u64));
-        let (got, fingerprint) = match &values {
-            Values::Bytes(bytes) => (bytes.len(), fingerprint.bytes(bytes)),
+        let fingerprint = match &values {
+            Values::Bytes(bytes) => fingerprint.bytes(bytes),
             Values::Floats(floats) => {
-                let bits = floats.iter().map(|x| u64::from(x.to_bits()));
-                (floats.len(), fingerprint.numbers(bits))
+                fingerprint.numbers(floats.iter().map(|x| u64::from(x.to_bits())))
             }
         };
-        let n = labels.len();
+        let (got, n) = (values.len(), labels.len());
         let expected = shape.iter().try_fold(n, |product, &length| product.checked_mul(length));
         if got == 0 || expected != Some(got) {
             let reason = format!("{got} values for {n} examples of shape {shape:?}");
@@ -87,6 +95,40 @@ impl ArrayDataset {
             class_names: (0..classes).map(|class| class.to_string()).collect(),
             fingerprint: fingerprint.finish(),
         })
+    }
+
+    /// Examples whose labels nobody knows: all have the only class there is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the values are not a whole number of examples, at least one.
+    pub fn unlabelled(
+        name: impl Into<String>,
+        shape: &[usize],
+        values: impl Into<Values>,
+    ) -> Result<Self> {
+        let values = values.into();
+        let size = shape.iter().product::<usize>().max(1);
+        let labels = vec![0; values.len() / size];
+        ArrayDataset::new(name, shape, values, labels, 1)
+    }
+
+    /// The same examples with the classes of another data set, such as the one a model was trained
+    /// on: equal names become equal labels.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if an example is of a class that is not among `names`.
+    pub fn with_classes(self, names: &[String]) -> Result<Self> {
+        let place = |label: &usize| {
+            let class = &self.class_names[*label];
+            names.iter().position(|name| name == class).ok_or_else(|| {
+                let reason = format!("class `{class}` is none of {}", names.join(", "));
+                Error::config(self.name.clone(), reason)
+            })
+        };
+        let labels = self.labels.iter().map(place).collect::<Result<Vec<_>>>()?;
+        let ArrayDataset { name, shape, values, normalize, .. } = self;
+        let data = ArrayDataset::new(name, &shape, values, labels, names.len())?;
+        Ok(ArrayDataset { normalize, ..data.with_class_names(names.to_vec()) })
     }
 
     /// The same examples, normalised in this way when read.
@@ -133,6 +175,10 @@ impl Dataset for ArrayDataset {
 
     fn class_name(&self, class: usize) -> String {
         self.class_names[class].clone()
+    }
+
+    fn normalization(&self) -> Option<&Normalize> {
+        Some(&self.normalize)
     }
 
     fn label(&self, i: usize) -> usize {

@@ -24,14 +24,24 @@ const RECORD: usize = 1 + 3 * 32 * 32;
 /// [`Error::Data`](crate::Error::Data) if a file is missing, saying which; if its size is not a whole
 /// number of records; or if a label is above 9. [`Error::Io`](crate::Error::Io) if it cannot be read.
 pub fn load_cifar10_dir(dir: impl AsRef<Path>, seed: u64) -> Result<Split> {
+    let (train, test) = read_cifar10_dir(dir)?;
+    let [train, test] =
+        [train, test].map(|data| Subset::all(Arc::new(data.normalized(Normalize::cifar10()))));
+    let (train, valid) = train.hold_out(train.len() / 10, seed)?;
+    Ok(Split { train, valid, test })
+}
+
+/// Reads a directory of CIFAR-10 binary files: the training and the test images.
+///
+/// # Errors
+/// As [`load_cifar10_dir`].
+pub fn read_cifar10_dir(dir: impl AsRef<Path>) -> Result<(ArrayDataset, ArrayDataset)> {
     let dir = dir.as_ref();
     let locate = |name: String| find(dir, &[&name]).ok_or_else(|| missing_files(dir, &name));
     let train = (1..=5).map(|batch| locate(format!("data_batch_{batch}.bin")));
     let train = read_records(dir, &train.collect::<Result<Vec<_>>>()?)?;
     let test = read_records(dir, &[locate("test_batch.bin".into())?])?;
-    let train = Subset::all(Arc::new(train));
-    let (train, valid) = train.hold_out(train.len() / 10, seed)?;
-    Ok(Split { train, valid, test: Subset::all(Arc::new(test)) })
+    Ok((train, test))
 }
 
 fn read_records(dir: &Path, files: &[PathBuf]) -> Result<ArrayDataset> {
@@ -55,5 +65,5 @@ fn read_records(dir: &Path, files: &[PathBuf]) -> Result<ArrayDataset> {
     }
     let data = ArrayDataset::new(dir.display().to_string(), &SHAPE, pixels, labels, NAMES.len())?;
     let names = NAMES.map(String::from).to_vec();
-    Ok(data.with_class_names(names).normalized(Normalize::cifar10()))
+    Ok(data.with_class_names(names))
 }

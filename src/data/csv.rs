@@ -28,11 +28,9 @@ pub fn read_csv(
     classes: Option<&[String]>,
 ) -> Result<ArrayDataset> {
     let path = path.as_ref();
-    let text = Source::open(path)?.rest()?;
     let fault = |message| Error::data(path, DataFault::Other { message });
-    let text = std::str::from_utf8(&text)
-        .map_err(|e| fault(format!("not UTF-8 text (at byte {})", e.valid_up_to())))?;
-    let table = Table::parse(text, label).map_err(fault)?;
+    let text = text(path)?;
+    let table = Table::parse(&text, label, true).map_err(fault)?;
 
     let class_names = match classes {
         Some(names) => names.to_vec(),
@@ -52,6 +50,26 @@ pub fn read_csv(
     Ok(data.with_class_names(class_names))
 }
 
+/// Reads the inputs of a table: as [`read_csv`], but without labels. A column `label` is left out, if
+/// there is one.
+///
+/// # Errors
+/// As [`read_csv`], as far as it is about inputs.
+pub fn read_csv_inputs(path: impl AsRef<Path>, label: &str) -> Result<ArrayDataset> {
+    let path = path.as_ref();
+    let text = text(path)?;
+    let table = Table::parse(&text, label, false);
+    let table = table.map_err(|message| Error::data(path, DataFault::Other { message }))?;
+    ArrayDataset::unlabelled(path.display().to_string(), &[table.width], table.values)
+}
+
+fn text(path: &Path) -> Result<String> {
+    String::from_utf8(Source::open(path)?.rest()?).map_err(|e| {
+        let message = format!("not UTF-8 text (at byte {})", e.utf8_error().valid_up_to());
+        Error::data(path, DataFault::Other { message })
+    })
+}
+
 /// The distinct labels in the order of their numbers, or else of the alphabet.
 fn distinct(labels: &[(usize, Cow<str>)]) -> Vec<String> {
     let names: BTreeSet<&str> = labels.iter().map(|(_, text)| text.as_ref()).collect();
@@ -67,31 +85,33 @@ struct Table<'t> {
     width: usize,
     /// `[n, width]`
     values: Vec<f32>,
-    /// The label of each example and its line in the file.
+    /// The label of each example and its line in the file, if there are labels.
     labels: Vec<(usize, Cow<'t, str>)>,
 }
 
 impl<'t> Table<'t> {
-    fn parse(text: &'t str, label: &str) -> Result<Self, String> {
+    fn parse(text: &'t str, label: &str, needed: bool) -> Result<Self, String> {
         let mut lines = Lines { rest: text.trim_start_matches('\u{feff}'), line: 1 };
         let Some(first) = lines.next() else { return Err("the file is empty".into()) };
         let (_, columns) = first?;
         let place = columns.iter().position(|name| name == label);
-        let place = place.ok_or_else(|| {
-            format!("no column `{label}`: the first line names {}", columns.join(", "))
-        })?;
-        if columns.len() < 2 {
+        if place.is_none() && needed {
+            let columns = columns.join(", ");
+            return Err(format!("no column `{label}`: the first line names {columns}"));
+        }
+        let width = columns.len() - usize::from(place.is_some());
+        if width == 0 {
             return Err(format!("no columns besides `{label}`"));
         }
-        let mut table = Table { width: columns.len() - 1, values: Vec::new(), labels: Vec::new() };
+        let mut table = Table { width, values: Vec::new(), labels: Vec::new() };
         for fields in lines {
             let (line, mut fields) = fields?;
             if fields.len() != columns.len() {
                 let (got, expected) = (fields.len(), columns.len());
                 return Err(format!("line {line}: {got} fields where {expected} are named"));
             }
-            table.labels.push((line, std::mem::take(&mut fields[place])));
-            for (column, field) in fields.iter().enumerate().filter(|&(i, _)| i != place) {
+            table.labels.extend(place.map(|place| (line, std::mem::take(&mut fields[place]))));
+            for (column, field) in fields.iter().enumerate().filter(|&(i, _)| Some(i) != place) {
                 match field.parse::<f32>() {
                     Ok(value) if value.is_finite() => table.values.push(value),
                     _ => {
@@ -103,7 +123,7 @@ impl<'t> Table<'t> {
                 }
             }
         }
-        if table.labels.is_empty() {
+        if table.values.is_empty() {
             return Err("no examples below the first line".into());
         }
         Ok(table)

@@ -86,18 +86,29 @@ pub fn read_idx_pair(images: &Path, labels: &Path, classes: usize) -> Result<Arr
     ArrayDataset::new(images.display().to_string(), &shape, pixels.data, marks, classes)
 }
 
-/// Reads a directory of IDX files and splits it, with the MNIST normalisation.
+/// Reads grey images without labels.
+///
+/// # Errors
+/// As [`read_idx`].
+pub fn read_idx_images(path: impl AsRef<Path>) -> Result<ArrayDataset> {
+    let Idx { dims, data } = read_idx(path.as_ref(), 3)?;
+    ArrayDataset::unlabelled(path.as_ref().display().to_string(), &[1, dims[1], dims[2]], data)
+}
+
+/// Reads a directory of IDX files: the examples, and the test set if it has one of its own.
 ///
 /// Files are found under their usual names, with or without `.gz`:
-/// - `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, with `t10k-images-idx3-ubyte` and
-///   `t10k-labels-idx1-ubyte`: a tenth of the first pair is held out for validation, the second
-///   pair is the test set;
-/// - or `images-idx3-ubyte` and `labels-idx1-ubyte`: a tenth each for validation and test.
+/// - `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, with the test set
+///   `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`;
+/// - or `images-idx3-ubyte` and `labels-idx1-ubyte`, without one.
 ///
 /// # Errors
 /// [`Error::Data`] if the directory or a file is missing, saying which names were looked for; and
 /// see [`read_idx_pair`].
-pub fn load_idx_dir(dir: impl AsRef<Path>, classes: usize, seed: u64) -> Result<Split> {
+pub fn read_idx_dir(
+    dir: impl AsRef<Path>,
+    classes: usize,
+) -> Result<(ArrayDataset, Option<ArrayDataset>)> {
     let dir = dir.as_ref();
     let load = |prefix: &str| -> Result<Option<ArrayDataset>> {
         let pair = (locate(dir, prefix, "images", 3), locate(dir, prefix, "labels", 1));
@@ -106,19 +117,34 @@ pub fn load_idx_dir(dir: impl AsRef<Path>, classes: usize, seed: u64) -> Result<
             (Err(_), Err(_)) => return Ok(None),
             (Err(missing), _) | (_, Err(missing)) => return Err(missing_files(dir, &missing)),
         };
-        let data = read_idx_pair(&images, &labels, classes)?;
-        Ok(Some(data.normalized(Normalize::mnist())))
+        read_idx_pair(&images, &labels, classes).map(Some)
     };
     if let Some(train) = load("train-")? {
         let test = load("t10k-")?.ok_or_else(|| missing_files(dir, "t10k-images-idx3-ubyte"))?;
-        let train = Subset::all(Arc::new(train));
-        let (train, valid) = train.hold_out(train.len() / 10, seed)?;
-        Ok(Split { train, valid, test: Subset::all(Arc::new(test)) })
+        Ok((train, Some(test)))
     } else if let Some(data) = load("")? {
-        Split::stratified(Arc::new(data), 0.1, 0.1, seed)
+        Ok((data, None))
     } else {
         Err(missing_files(dir, "train-images-idx3-ubyte or images-idx3-ubyte"))
     }
+}
+
+/// Reads a directory of IDX files (see [`read_idx_dir`]) and splits it, with the MNIST
+/// normalisation: a tenth is held out for validation, and a tenth for the test unless there is a
+/// test set.
+///
+/// # Errors
+/// As [`read_idx_dir`].
+pub fn load_idx_dir(dir: impl AsRef<Path>, classes: usize, seed: u64) -> Result<Split> {
+    let (data, test) = read_idx_dir(dir, classes)?;
+    let data = Arc::new(data.normalized(Normalize::mnist()));
+    let Some(test) = test else {
+        return Split::stratified(data, 0.1, 0.1, seed);
+    };
+    let train = Subset::all(data);
+    let (train, valid) = train.hold_out(train.len() / 10, seed)?;
+    let test = Subset::all(Arc::new(test.normalized(Normalize::mnist())));
+    Ok(Split { train, valid, test })
 }
 
 /// The path of one file of a pair, or the name that was looked for.

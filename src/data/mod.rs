@@ -37,14 +37,14 @@ use std::sync::Arc;
 pub use array::{ArrayDataset, Values};
 pub use augment::{Augment, Compose, HorizontalFlip, RandomShift};
 pub use batch::{Batch, Batches};
-pub use cifar::load_cifar10_dir;
-pub use csv::read_csv;
-pub use idx::{Idx, load_idx_dir, read_idx, read_idx_pair};
+pub use cifar::{load_cifar10_dir, read_cifar10_dir};
+pub use csv::{read_csv, read_csv_inputs};
+pub use idx::{Idx, load_idx_dir, read_idx, read_idx_dir, read_idx_images, read_idx_pair};
 pub use normalize::Normalize;
 #[cfg(feature = "gzip")]
-pub use npz::read_npz;
+pub use npz::{read_npz, read_npz_inputs};
 #[cfg(feature = "png")]
-pub use png::read_png_dir;
+pub use png::{read_png, read_png_dir};
 pub use split::Split;
 
 /// Labelled examples that can be read in any order, from any thread.
@@ -68,6 +68,12 @@ pub trait Dataset: Send + Sync {
     /// What class `class` is called; its number, unless the data knows better.
     fn class_name(&self, class: usize) -> String {
         class.to_string()
+    }
+
+    /// How stored values were normalised, if they were: whoever uses a model has to do the same to
+    /// its inputs, so checkpoints keep it.
+    fn normalization(&self) -> Option<&Normalize> {
+        None
     }
 
     /// The label of example `i`.
@@ -139,6 +145,10 @@ impl Dataset for Subset {
 
     fn class_name(&self, class: usize) -> String {
         self.base.class_name(class)
+    }
+
+    fn normalization(&self) -> Option<&Normalize> {
+        self.base.normalization()
     }
 
     fn label(&self, i: usize) -> usize {

@@ -60,7 +60,7 @@ impl Normalize {
     }
 
     /// Whether there are a finite mean and a positive, finite deviation for each channel.
-    pub(super) fn fits(&self, channels: usize) -> bool {
+    pub(crate) fn fits(&self, channels: usize) -> bool {
         let lengths = self.mean.len() == channels && self.std.len() == channels;
         let usable = |&s: &f32| s > 0.0 && s.is_finite();
         lengths && self.mean.iter().all(|m| m.is_finite()) && self.std.iter().all(usable)

@@ -25,24 +25,44 @@ pub fn read_npz(
     classes: usize,
 ) -> Result<ArrayDataset> {
     let path = path.as_ref();
-    let file = RealFs.open(path).map_err(|error| Error::io("open", path, error))?;
-    let archive = Archive::open(path, file)?;
+    let archive = open(path)?;
     let (x, y) = (array(&archive, path, inputs)?, array(&archive, path, labels)?);
-    let refused = |name, reason| other(path, format!("array `{name}` {reason}"));
-    let marks = whole_numbers(&y).map_err(|reason| refused(labels, reason))?;
+    let marks = whole_numbers(&y);
+    let marks = marks.map_err(|reason| other(path, format!("array `{labels}` {reason}")))?;
     if x.shape.first() != Some(&marks.len()) {
         let images = x.shape.first().copied().unwrap_or(0);
         return Err(Error::data(path, DataFault::CountMismatch { images, labels: marks.len() }));
     }
-    let shape = match x.shape[1..] {
-        [height, width] => vec![1, height, width],
-        ref shape => shape.to_vec(),
-    };
-    let values = values(x).map_err(|reason| refused(inputs, reason))?;
+    let (shape, values) = examples(path, inputs, x)?;
     if let Some((index, &label)) = marks.iter().enumerate().find(|&(_, &label)| label >= classes) {
         return Err(Error::data(path, DataFault::LabelOutOfRange { index, label, classes }));
     }
     ArrayDataset::new(path.display().to_string(), &shape, values, marks, classes)
+}
+
+/// Reads the array `inputs` only, without labels.
+///
+/// # Errors
+/// As [`read_npz`], as far as it is about inputs.
+pub fn read_npz_inputs(path: impl AsRef<Path>, inputs: &str) -> Result<ArrayDataset> {
+    let path = path.as_ref();
+    let (shape, values) = examples(path, inputs, array(&open(path)?, path, inputs)?)?;
+    ArrayDataset::unlabelled(path.display().to_string(), &shape, values)
+}
+
+fn open(path: &Path) -> Result<Archive> {
+    Archive::open(path, RealFs.open(path).map_err(|error| Error::io("open", path, error))?)
+}
+
+/// The shape of one example, and the values of all.
+fn examples(path: &Path, name: &str, array: Array) -> Result<(Vec<usize>, Values)> {
+    let refused = |reason| other(path, format!("array `{name}` {reason}"));
+    let shape = match array.shape[..] {
+        [] => return Err(refused("is a single number, not one example after the other".into())),
+        [_, height, width] => vec![1, height, width],
+        [_, ref shape @ ..] => shape.to_vec(),
+    };
+    Ok((shape, values(array).map_err(refused)?))
 }
 
 /// The array `name`, that is the entry `name.npy`.

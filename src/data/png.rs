@@ -49,6 +49,16 @@ pub fn read_png_dir(dir: impl AsRef<Path>) -> Result<ArrayDataset> {
     Ok(data.with_class_names(names))
 }
 
+/// Reads one image.
+///
+/// # Errors
+/// As [`read_png_dir`].
+pub fn read_png(path: impl AsRef<Path>) -> Result<ArrayDataset> {
+    let path = path.as_ref();
+    let Image { shape, pixels } = Image::read(path)?;
+    ArrayDataset::unlabelled(path.display().to_string(), &shape, pixels)
+}
+
 /// What is in a directory, sorted; at least one entry.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let list = |e| Error::io("list", dir, e);

@@ -95,6 +95,7 @@ pub struct Trainer<M> {
     augment: Option<Box<dyn Augment>>,
     callbacks: Vec<Box<dyn Callback>>,
     interrupt: Interrupt,
+    notes: Vec<(String, String)>,
 }
 
 impl<M: Module> Trainer<M> {
@@ -120,6 +121,7 @@ impl<M: Module> Trainer<M> {
             augment: None,
             callbacks: Vec::new(),
             interrupt: Interrupt::never(),
+            notes: Vec::new(),
         }
     }
 
@@ -228,6 +230,13 @@ impl<M: Module> Trainer<M> {
     /// Adds someone to be told what happens.
     pub fn callback(mut self, callback: impl Callback + 'static) -> Self {
         self.callbacks.push(Box::new(callback));
+        self
+    }
+
+    /// Keeps a text with every checkpoint, such as the file that describes the run. Unlike settings
+    /// it may change when a run is resumed.
+    pub fn note(mut self, key: impl Into<String>, text: impl Into<String>) -> Self {
+        self.notes.push((key.into(), text.into()));
         self
     }
 

@@ -46,9 +46,15 @@ pub(super) fn config<M: Module>(
     let optimizer: Vec<String> =
         hyper.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let digest = |data: &dyn Dataset| format!("{:016x}", data.fingerprint());
+    let class_names: Vec<String> =
+        (0..train.classes()).map(|class| train.class_name(class)).collect();
     let limit = |limit: Option<f32>| limit.map_or("none".to_owned(), |limit| limit.to_string());
     [
         ("architecture", trainer.model.architecture()),
+        // What whoever uses the model must know about its inputs and outputs.
+        ("input_shape", json(&train.input_shape())),
+        ("normalization", json(&train.normalization())),
+        ("classes", json(&class_names)),
         ("seed", trainer.params.seed().to_string()),
         ("batch_size", trainer.batch_size.to_string()),
         ("accumulate", trainer.accumulate.to_string()),
@@ -62,6 +68,10 @@ pub(super) fn config<M: Module>(
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .to_vec()
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
 }
 
 /// The text that a monitor's specification is saved as.
@@ -84,7 +94,7 @@ pub(super) fn capture<'a, M: Module>(run: &'a Run<'_, M>) -> TrainingState<'a> {
     let clock = history.iter().filter_map(|o| o.elapsed).chain([run.elapsed()]);
     let clock: Vec<u64> = clock.map(milliseconds).collect();
     TrainingState {
-        config: run.config.clone(),
+        config: [&run.config[..], &run.trainer.notes].concat(),
         params: tensors(false),
         buffers: tensors(true),
         optimizer: OptimizerState {

@@ -1,5 +1,5 @@
-//! The command line: look at, verify, compare, convert and prune checkpoints; replay stopping rules
-//! and report on runs.
+//! The command line: train a model that a file describes, use it; look at, verify, compare, convert
+//! and prune checkpoints; replay stopping rules and report on runs.
 //!
 //! Every command is a file beside this one that exports a [`Command`]. It reads its
 //! [`Arguments`], writes to an [`Output`] and says whether all is well; this file turns that into
@@ -8,16 +8,19 @@
 
 mod arguments;
 mod diff;
+mod eval;
 mod export;
 mod import;
 mod inspect;
 mod ls;
 mod output;
 mod pin;
+mod predict;
 mod prune;
 mod replay;
 mod report;
 mod source;
+mod train;
 mod verify;
 
 use std::io::{self, Write};
@@ -37,7 +40,10 @@ struct Command {
     run: fn(Arguments, &mut Output) -> Result<bool, Exit>,
 }
 
-const COMMANDS: [&Command; 11] = [
+const COMMANDS: [&Command; 14] = [
+    &train::COMMAND,
+    &eval::COMMAND,
+    &predict::COMMAND,
     &ls::COMMAND,
     &inspect::COMMAND,
     &verify::COMMAND,
@@ -53,7 +59,7 @@ const COMMANDS: [&Command; 11] = [
 
 const EXIT_CODES: &str = "\
 Exit code: 0 all is well; 1 something failed, is damaged or is different; 2 the command line was
-not understood.
+not understood; 128 + n training was interrupted by signal n and can be resumed.
 ";
 
 /// Why a command ends before it is done.
@@ -64,6 +70,8 @@ enum Exit {
     Usage(String),
     /// What was asked for could not be done.
     Failed(ferrotape::Error),
+    /// A signal came; what was done so far is safe.
+    Interrupted(i32),
 }
 
 impl From<ferrotape::Error> for Exit {
@@ -88,6 +96,7 @@ fn main() -> ExitCode {
             message(&error.to_string());
             1
         }
+        Err(Exit::Interrupted(signal)) => 128 + signal as u8,
         Err(Exit::Usage(reason)) => {
             message(&format!("{reason}; see ferrotape --help"));
             2
@@ -139,7 +148,7 @@ fn run(out: &mut Output) -> Result<bool, Exit> {
 
 fn help(out: &mut Output) {
     out.block(
-        "Looks at, verifies, compares, converts and prunes Ferrotape checkpoints.\n\n\
+        "Trains models that a file describes, uses them, and looks after their checkpoints.\n\n\
          Usage: ferrotape COMMAND [OPTIONS]\n\n",
     );
     for command in COMMANDS {

@@ -55,6 +55,21 @@ pub trait LrSchedule: Send + Sync {
     fn describe(&self) -> String;
 }
 
+/// A schedule chosen at run time.
+impl LrSchedule for Box<dyn LrSchedule> {
+    fn lr(&self, base: f32, at: &Progress<'_>) -> f32 {
+        (**self).lr(base, at)
+    }
+
+    fn step_epochs(&self) -> Option<u64> {
+        (**self).step_epochs()
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}
+
 /// The same learning rate throughout.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConstantLr;

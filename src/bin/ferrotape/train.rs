@@ -1,0 +1,180 @@
+//! `ferrotape train`: a run that a file describes.
+
+use std::path::PathBuf;
+
+use ferrotape::checkpoint::{Checkpoints, Retention};
+use ferrotape::config::{Part, RunConfig};
+use ferrotape::data::Dataset;
+use ferrotape::nn::{Module, Sequential};
+use ferrotape::trainer::{
+    Interrupt, JsonLines, Outcome, PrintProgress, Resume, Stop, Trainer, evaluate,
+};
+use ferrotape::{Error, Params};
+use serde_json::json;
+
+use super::output::{Output, number};
+use super::{Arguments, Command, Exit};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "train",
+    summary: "train the model that a file describes",
+    help: "\
+Trains the model that a TOML file describes, on data from local files, until its stopping rule says
+so; saves checkpoints; and at the end measures the best weights on the test part of the data.
+
+Usage: ferrotape train FILE.toml [OPTIONS]
+
+      --check         read the file and the data, show the model, and train nothing
+      --resume        go on with the run that is in the run directory, if there is one
+      --run-dir DIR   another directory than the file says
+      --epochs N      another largest number of epochs
+      --threads N     how many threads compute; the result is the same for any number
+
+docs/train.md lists what the file may say.
+",
+    run,
+};
+
+#[derive(Default)]
+struct Options {
+    check: bool,
+    resume: bool,
+    run_dir: Option<PathBuf>,
+    epochs: Option<u64>,
+    threads: Option<usize>,
+}
+
+fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
+    let mut options = Options::default();
+    while let Some(option) = arguments.option()? {
+        match option.as_str() {
+            "check" => options.check = true,
+            "resume" => options.resume = true,
+            "run-dir" => options.run_dir = Some(arguments.path()?),
+            "epochs" => options.epochs = Some(arguments.value()?),
+            "threads" => options.threads = Some(arguments.value()?),
+            _ => return arguments.unknown(&option),
+        }
+    }
+    let [path] = arguments.operands()?;
+    if options.epochs == Some(0) {
+        return Err(Exit::Usage("--epochs 0 trains nothing".into()));
+    }
+    if let Some(threads) = options.threads {
+        if !(1..=1024).contains(&threads) {
+            return Err(Exit::Usage(format!("--threads {threads}: expected 1 to 1024")));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        pool.map_err(|error| Error::config("--threads", error.to_string()))?;
+    }
+    let mut config = RunConfig::read(path)?;
+    config.epochs = options.epochs.unwrap_or(config.epochs);
+    config.run.dir = options.run_dir.unwrap_or(config.run.dir);
+    let data = config.load()?;
+    let [train, valid] = [Part::Train, Part::Valid].map(|part| data.part(part).expect("is there"));
+    let test = data.part(Part::Test);
+    if options.check {
+        let (model, params) = config.model(&data)?;
+        check(&model, &params, [Some(&train), Some(&valid), test.as_ref()], out)?;
+        return Ok(true);
+    }
+
+    let dir = config.run.dir.clone();
+    let retention = Retention {
+        last: config.run.keep_last,
+        best: config.run.keep_best,
+        every_epochs: config.run.keep_every_epochs,
+        max_bytes: config.run.max_bytes,
+    };
+    let (progress, log) = (config.run.progress, config.run.log);
+    let mut trainer = config
+        .trainer(&data)?
+        .checkpoints(Checkpoints::open(&dir)?.retention(retention))
+        .resume(if options.resume { Resume::Auto } else { Resume::Never })
+        .interrupt(interrupt()?);
+    drop(data);
+    if !arguments.json {
+        let every = if progress == 0 { u64::MAX } else { progress };
+        trainer = trainer.callback(PrintProgress { every });
+    }
+    if log {
+        trainer = trainer.callback(JsonLines::new(dir.join("log.jsonl")));
+    }
+    finish(
+        trainer,
+        [&train, &valid],
+        test.as_ref().map(|test| test as &dyn Dataset),
+        out,
+        arguments.json,
+    )
+}
+
+/// Trains, and says what came of it.
+fn finish(
+    trainer: Trainer<Sequential>,
+    [train, valid]: [&dyn Dataset; 2],
+    test: Option<&dyn Dataset>,
+    out: &mut Output,
+    as_json: bool,
+) -> Result<bool, Exit> {
+    let outcome = trainer.fit(train, valid)?;
+    if let Stop::Interrupted(signal) = outcome.stop {
+        if let (Some(path), false) = (&outcome.last_checkpoint, as_json) {
+            out.line(format!("saved {}; continue with --resume", path.display()));
+        }
+        return signal.map_or(Ok(true), |signal| Err(Exit::Interrupted(signal)));
+    }
+    let tested = test.map(|test| evaluate(&outcome.model, &outcome.params, test));
+    let Outcome { stop, best, history, steps, digest, best_checkpoint, warnings, .. } = &outcome;
+    if as_json {
+        out.json(&json!({
+            "stop": stop.to_string(),
+            "epochs": history.last().map(|last| last.epoch),
+            "steps": steps,
+            "best_epoch": best.map(|best| best.epoch),
+            "best_value": best.map(|best| best.value),
+            "test_loss": tested.as_ref().map(|test| test.loss),
+            "test_accuracy": tested.as_ref().map(|test| test.accuracy),
+            "digest": digest,
+            "best_checkpoint": best_checkpoint,
+            "warnings": warnings,
+        }));
+        return Ok(true);
+    }
+    if let Some(best) = best {
+        out.line(format!("best: {} at epoch {}", number(best.value), best.epoch));
+    }
+    if let Some(test) = tested {
+        let (loss, accuracy) = (number(test.loss), 100.0 * test.accuracy);
+        out.line(format!("test: loss {loss}, accuracy {accuracy:.2}% of {}", test.losses.len()));
+    }
+    if let Some(path) = best_checkpoint {
+        out.line(format!("best weights: {}", path.display()));
+    }
+    Ok(true)
+}
+
+fn check(
+    model: &Sequential,
+    params: &Params,
+    parts: [Option<&ferrotape::data::Subset>; 3],
+    out: &mut Output,
+) -> ferrotape::Result<()> {
+    let shape = parts[0].map_or(&[][..], |train| train.input_shape());
+    let summary = model.summary(params, [&[1], shape].concat().as_slice())?;
+    out.block(&summary.to_string());
+    out.line("");
+    let [train, valid, test] = parts.map(|part| part.map_or(0, Dataset::len));
+    out.line(format!("{train} examples to train on, {valid} to validate, {test} to test"));
+    Ok(())
+}
+
+#[cfg(feature = "signals")]
+fn interrupt() -> ferrotape::Result<Interrupt> {
+    Interrupt::on_signals()
+}
+
+#[cfg(not(feature = "signals"))]
+fn interrupt() -> ferrotape::Result<Interrupt> {
+    Ok(Interrupt::never())
+}

@@ -1,0 +1,422 @@
+//! The table `[data]`: reading files of any of the formats, and dividing them into parts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::document::{Document, Place, Table, Value};
+use crate::data::{
+    ArrayDataset, Dataset, Normalize, Subset, read_cifar10_dir, read_csv, read_csv_inputs,
+    read_idx_dir, read_idx_images, read_idx_pair, read_npz, read_npz_inputs, read_png,
+    read_png_dir,
+};
+use crate::error::{Error, Result};
+
+/// How examples are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A directory of IDX files.
+    Idx,
+    /// A directory of CIFAR-10 binary files.
+    Cifar10,
+    /// A directory of PNG images per class.
+    Png,
+    /// A table with a column of labels.
+    Csv {
+        /// The name of that column.
+        label: String,
+    },
+    /// NumPy arrays of inputs and labels.
+    Npz {
+        /// The name of the array of inputs.
+        inputs: String,
+        /// The name of the array of labels.
+        labels: String,
+    },
+}
+
+impl Format {
+    /// The format that files at this path have by all appearances; with the usual names of columns
+    /// and arrays.
+    pub fn guess(path: &Path) -> Self {
+        let named =
+            |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+        let names = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        if named("csv") {
+            Format::Csv { label: "label".into() }
+        } else if named("npz") {
+            Format::Npz { inputs: "x".into(), labels: "y".into() }
+        } else if path.is_dir() {
+            match names.find(|name| name.contains("idx3-ubyte") || name.contains("_batch")) {
+                Some(name) if name.contains("idx3-ubyte") => Format::Idx,
+                Some(_) => Format::Cifar10,
+                None => Format::Png,
+            }
+        } else {
+            Format::Idx
+        }
+    }
+
+    /// Reads labelled examples: those of a directory or file, and its test set if it has one of
+    /// its own. `classes` are the names of the classes if they are known, else at least their number
+    /// must be, where files do not say it.
+    pub(super) fn read(
+        &self,
+        path: &Path,
+        labels_path: Option<&Path>,
+        classes: Classes<'_>,
+    ) -> Result<(ArrayDataset, Option<ArrayDataset>)> {
+        let count = || {
+            classes.count().ok_or_else(|| {
+                Error::config("classes", "this format does not say how many classes there are")
+            })
+        };
+        let (data, test) = match self {
+            Format::Idx => match labels_path {
+                Some(labels) => (read_idx_pair(path, labels, count()?)?, None),
+                None => read_idx_dir(path, count()?)?,
+            },
+            Format::Cifar10 => {
+                let (data, test) = read_cifar10_dir(path)?;
+                (data, Some(test))
+            }
+            Format::Png => (read_png_dir(path)?, None),
+            Format::Csv { label } => (read_csv(path, label, classes.names())?, None),
+            Format::Npz { inputs, labels } => (read_npz(path, inputs, labels, count()?)?, None),
+        };
+        let named = |data: ArrayDataset| match (self, classes) {
+            // Their labels are numbers: the names are given in that order.
+            (Format::Idx | Format::Npz { .. }, Classes::Named(names)) => {
+                Ok(data.with_class_names(names.to_vec()))
+            }
+            (_, Classes::Named(names)) => data.with_classes(names),
+            _ => Ok(data),
+        };
+        Ok((named(data)?, test.map(named).transpose()?))
+    }
+
+    /// Reads examples without labels, from a file.
+    pub(super) fn read_inputs(&self, path: &Path) -> Result<ArrayDataset> {
+        match self {
+            Format::Csv { label } => read_csv_inputs(path, label),
+            Format::Npz { inputs, .. } => read_npz_inputs(path, inputs),
+            _ if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) => read_png(path),
+            _ => read_idx_images(path),
+        }
+    }
+}
+
+/// What is known about classes before files are read.
+#[derive(Clone, Copy)]
+pub(super) enum Classes<'a> {
+    Unknown,
+    Count(usize),
+    Named(&'a [String]),
+}
+
+impl<'a> Classes<'a> {
+    fn count(self) -> Option<usize> {
+        match self {
+            Classes::Unknown => None,
+            Classes::Count(count) => Some(count),
+            Classes::Named(names) => Some(names.len()),
+        }
+    }
+
+    fn names(self) -> Option<&'a [String]> {
+        match self {
+            Classes::Named(names) => Some(names),
+            _ => None,
+        }
+    }
+}
+
+/// How inputs are brought into range.
+#[derive(Clone)]
+enum Normalization {
+    /// By mean and deviation of the training part.
+    OfTraining,
+    Fixed(Normalize),
+    None,
+}
+
+/// The table `[data]`.
+#[derive(Clone)]
+pub(super) struct DataConfig {
+    pub(super) format: Format,
+    path: PathBuf,
+    test_path: Option<(PathBuf, Place)>,
+    classes: Option<usize>,
+    class_names: Option<Vec<String>>,
+    valid: f64,
+    test: f64,
+    normalize: Normalization,
+    normalize_place: Place,
+    place: Place,
+}
+
+impl DataConfig {
+    pub(super) fn parse(root: &Table<'_>, base: &Path) -> Result<Self> {
+        let table = root.need("data", "a table [data] with the path of the data")?;
+        let table = table.table("[data]")?.only(&[
+            "format",
+            "path",
+            "test_path",
+            "classes",
+            "class_names",
+            "label",
+            "inputs",
+            "labels",
+            "valid",
+            "test",
+            "normalize",
+        ])?;
+        let path_value = table.need("path", "the file or directory with the data")?;
+        let path = base.join(path_value.string("a path")?);
+        let format = format(&table, &path)?;
+        let fraction = |key: &str, least: f64| {
+            let what = "a fraction of the data between 0 and 1";
+            let value = table.get(key).map(|v| {
+                v.number::<f64>(what, |x| x >= least && x < 1.0 && (x > 0.0 || least == 0.0))
+            });
+            value.transpose()
+        };
+        let valid = fraction("valid", f64::MIN_POSITIVE)?.unwrap_or(0.1);
+        let test = fraction("test", 0.0)?.unwrap_or(0.1);
+        if valid + test >= 1.0 {
+            let reason = format!("valid = {valid} and test = {test} leave nothing to train on");
+            return Err(path_value.error(reason));
+        }
+        let strings = |value: Value<'_>| -> Result<Vec<String>> {
+            let what = "a list of names";
+            let list = value.list(what)?;
+            list.iter().map(|name| name.string("a name").map(str::to_owned)).collect()
+        };
+        let class_names = table.get("class_names").map(strings).transpose()?;
+        let classes = table.get("classes").map(|v| v.whole(1..1 << 20)).transpose()?;
+        if let (Some(names), Some(count)) = (&class_names, classes)
+            && names.len() != count
+        {
+            let reason = format!("{} names for {count} classes", names.len());
+            return Err(table.need("class_names", "")?.error(reason));
+        }
+        let numbered = matches!(format, Format::Idx | Format::Npz { .. });
+        if numbered && classes.is_none() && class_names.is_none() {
+            table.need("classes", "the number of classes, which this format does not say")?;
+        }
+        let test_path = match table.get("test_path") {
+            Some(value) if matches!(format, Format::Idx | Format::Cifar10) => {
+                return Err(value.error("a directory of this format has its own test files"));
+            }
+            value => value.map(|v| Ok((base.join(v.string("a path")?), v.place()))).transpose()?,
+        };
+        Ok(DataConfig {
+            format,
+            path,
+            test_path,
+            classes,
+            class_names,
+            valid,
+            test,
+            normalize: normalization(table.get("normalize"))?,
+            normalize_place: table.get("normalize").map_or(0..0, |value| value.place()),
+            place: path_value.place(),
+        })
+    }
+
+    fn classes(&self) -> Classes<'_> {
+        match (&self.class_names, self.classes) {
+            (Some(names), _) => Classes::Named(names),
+            (None, Some(count)) => Classes::Count(count),
+            (None, None) => Classes::Unknown,
+        }
+    }
+
+    /// Reads, splits and normalises.
+    pub(super) fn load(&self, document: &Document, seed: u64) -> Result<Data> {
+        let at = |place: &Place| {
+            let place = place.clone();
+            move |error: Error| document.error(&place, error)
+        };
+        let read = self.format.read(&self.path, None, self.classes());
+        let (data, mut test) = read.map_err(at(&self.place))?;
+        if let Some((path, place)) = &self.test_path {
+            let names = names(&data);
+            let (data, _) =
+                self.format.read(path, None, Classes::Named(&names)).map_err(at(place))?;
+            test = Some(data);
+        }
+        let data = self.split(data, test, seed).map_err(at(&self.place))?;
+        let normalize = match &self.normalize {
+            Normalization::OfTraining => Normalize::of(&data.train()),
+            Normalization::None => return Ok(data),
+            Normalization::Fixed(normalize) => normalize.clone(),
+        };
+        let channels = data.input_shape().first().copied().unwrap_or(1);
+        if normalize.mean.len() != channels || normalize.std.len() != channels {
+            let reason = format!(
+                "{} means and {} deviations, but an example has {channels} channels",
+                normalize.mean.len(),
+                normalize.std.len()
+            );
+            return Err(document.error(&self.normalize_place, reason));
+        }
+        Ok(data.normalized(&normalize))
+    }
+
+    /// Divides data into parts: a pure function of labels, fractions and seed.
+    pub(super) fn split(
+        &self,
+        data: ArrayDataset,
+        test: Option<ArrayDataset>,
+        seed: u64,
+    ) -> Result<Data> {
+        if let Some(test) = &test
+            && test.input_shape() != data.input_shape()
+        {
+            let (test, data) = (test.input_shape(), data.input_shape());
+            let reason = format!("examples have shape {test:?}, but {data:?} in the other files");
+            return Err(Error::config("the test set", reason));
+        }
+        let part = |fraction: f64| (data.len() as f64 * fraction).round() as usize;
+        let whole = Subset::all(Arc::new(data.clone()));
+        let (rest, held_out) = match (&test, part(self.test)) {
+            (Some(_), _) | (None, 0) => (whole, None),
+            (None, count) => {
+                let (rest, held_out) = whole.hold_out(count, seed)?;
+                (rest, Some(held_out))
+            }
+        };
+        let (train, valid) = rest.hold_out(part(self.valid).max(1), seed)?;
+        let [train, valid] = [train, valid].map(|part| part.indices().to_vec());
+        let held_out = held_out.map(|part| part.indices().to_vec());
+        Ok(Data { data, own_test: test, train, valid, held_out })
+    }
+}
+
+fn format(table: &Table<'_>, path: &Path) -> Result<Format> {
+    let mut format = match table.get("format") {
+        None => Format::guess(path),
+        Some(value) => {
+            let kind =
+                value.choice(&[("idx", 0), ("cifar10", 1), ("png", 2), ("csv", 3), ("npz", 4)])?;
+            match kind {
+                0 => Format::Idx,
+                1 => Format::Cifar10,
+                2 => Format::Png,
+                3 => Format::Csv { label: "label".into() },
+                _ => Format::Npz { inputs: "x".into(), labels: "y".into() },
+            }
+        }
+    };
+    let name = |key: &str, into: Option<&mut String>| match (table.get(key), into) {
+        (Some(value), None) => Err(value.error(format!("`{key}` means nothing in this format"))),
+        (Some(value), Some(into)) => value.string("a name").map(|name| *into = name.to_owned()),
+        (None, _) => Ok(()),
+    };
+    match &mut format {
+        Format::Csv { label } => {
+            name("label", Some(label))?;
+            name("inputs", None)?;
+            name("labels", None)?;
+        }
+        Format::Npz { inputs, labels } => {
+            name("inputs", Some(inputs))?;
+            name("labels", Some(labels))?;
+            name("label", None)?;
+        }
+        _ => ["label", "inputs", "labels"].into_iter().try_for_each(|key| name(key, None))?,
+    }
+    Ok(format)
+}
+
+fn normalization(value: Option<Value<'_>>) -> Result<Normalization> {
+    let Some(value) = value else { return Ok(Normalization::OfTraining) };
+    if value.is_table() {
+        let table = value.table("normalize")?.only(&["mean", "std"])?;
+        let what = "a list of numbers, one per channel";
+        let list = |key: &str, what_each: &str, accept: fn(f64) -> bool| -> Result<Vec<f32>> {
+            let list = table.need(key, what)?.list(what)?;
+            list.iter().map(|v| v.number(what_each, accept)).collect()
+        };
+        let mean = list("mean", "a number", |_| true)?;
+        let std = list("std", "a number above 0", |x| x > 0.0 && (x as f32) > 0.0)?;
+        return Ok(Normalization::Fixed(Normalize { mean, std }));
+    }
+    if value.string("").is_err() {
+        return Err(value.expected("\"train\", \"none\", \"mnist\", \"cifar10\" or { mean, std }"));
+    }
+    value.choice(&[("train", 0), ("none", 1), ("mnist", 2), ("cifar10", 3)]).map(|choice| {
+        match choice {
+            0 => Normalization::OfTraining,
+            1 => Normalization::None,
+            2 => Normalization::Fixed(Normalize::mnist()),
+            _ => Normalization::Fixed(Normalize::cifar10()),
+        }
+    })
+}
+
+/// The names of a data set's classes.
+pub(super) fn names(data: &dyn Dataset) -> Vec<String> {
+    (0..data.classes()).map(|class| data.class_name(class)).collect()
+}
+
+/// A part of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What is learnt from.
+    Train,
+    /// What decides when to stop.
+    Valid,
+    /// What is looked at once, at the end.
+    Test,
+    /// Everything; of data that have a test set of their own, that.
+    All,
+}
+
+/// Data, divided.
+pub struct Data {
+    data: ArrayDataset,
+    /// A test set in files of its own.
+    own_test: Option<ArrayDataset>,
+    train: Vec<usize>,
+    valid: Vec<usize>,
+    /// The test part of `data`, if it was held out.
+    held_out: Option<Vec<usize>>,
+}
+
+impl Data {
+    /// The shape of one example.
+    pub fn input_shape(&self) -> &[usize] {
+        self.data.input_shape()
+    }
+
+    /// The names of the classes.
+    pub fn class_names(&self) -> Vec<String> {
+        names(&self.data)
+    }
+
+    /// What to learn from.
+    pub fn train(&self) -> Subset {
+        Subset::new(Arc::new(self.data.clone()), self.train.clone())
+    }
+
+    /// A part; `None` if there is no test part.
+    pub fn part(&self, part: Part) -> Option<Subset> {
+        let all = |data: &ArrayDataset| Subset::all(Arc::new(data.clone()));
+        let some = |indices: &[usize]| Subset::new(Arc::new(self.data.clone()), indices.to_vec());
+        match part {
+            Part::Train => Some(self.train()),
+            Part::Valid => Some(some(&self.valid)),
+            Part::Test => {
+                self.own_test.as_ref().map(all).or_else(|| self.held_out.as_deref().map(some))
+            }
+            Part::All => Some(all(self.own_test.as_ref().unwrap_or(&self.data))),
+        }
+    }
+
+    pub(super) fn normalized(self, normalize: &Normalize) -> Self {
+        let own_test = self.own_test.map(|test| test.normalized(normalize.clone()));
+        Data { data: self.data.normalized(normalize.clone()), own_test, ..self }
+    }
+}
