@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 
 mod common;
 
-const COMMANDS: [&str; 11] = [
-    "ls", "inspect", "verify", "diff", "replay", "report", "export", "import", "prune", "pin",
-    "unpin",
+const COMMANDS: [&str; 14] = [
+    "train", "eval", "predict", "ls", "inspect", "verify", "diff", "replay", "report", "export",
+    "import", "prune", "pin", "unpin",
 ];
 
 fn program() -> Command {
