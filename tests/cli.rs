@@ -441,6 +441,7 @@ fn looking_at_a_run_in_progress_disturbs_nothing() {
             "diff" | "pin" | "unpin" => &["0"],
             "replay" => &["--rule", "gl(5)"],
             "export" => &["--to", "out.npz"],
+            "eval" | "predict" => &["t.csv"],
             "import" => &["--run-dir", missing.to_str().unwrap()],
             _ => &[],
         };
@@ -548,6 +549,14 @@ fn any_argument() -> impl Strategy<Value = OsString> {
         "--json",
         "--help",
         "-h",
+        "run.toml",
+        "--check",
+        "--resume",
+        "--epochs=1",
+        "--threads=1",
+        "t.csv",
+        "--split=valid",
+        "--last",
         "-V",
         "--quick",
         "--best",
@@ -608,6 +617,10 @@ static TEMPLATE: LazyLock<BTreeMap<PathBuf, (SystemTime, Vec<u8>)>> = LazyLock::
     bad.save(&state(0), None).unwrap();
     flip_a_bit(dir.join("bad/ckpt-00000000.ftape").to_str().unwrap());
     fs::write(dir.join("log.jsonl"), r#"{"epoch": 1, "valid_loss": 1}"#).unwrap();
+    fs::write(dir.join("t.csv"), "a,label\n1,x\n2,y\n3,x\n4,y\n5,x\n6,y\n7,x\n8,y\n").unwrap();
+    let file = "[data]\npath = \"t.csv\"\nvalid = 0.25\ntest = 0.25\n[model]\nlayers = [{ linear = 2 }]\n\
+                [optimizer]\nlr = 0.1\n[train]\nepochs = 2\n[run]\ndir = \"new\"\n";
+    fs::write(dir.join("run.toml"), file).unwrap();
     for name in ["w.npz", "w.safetensors"] {
         interop::write(dir.join(name), &state(1).params).unwrap();
     }

@@ -68,7 +68,8 @@ impl Format {
     ) -> Result<(ArrayDataset, Option<ArrayDataset>)> {
         let count = || {
             classes.count().ok_or_else(|| {
-                Error::config("classes", "this format does not say how many classes there are")
+                let reason = "IDX and npz files do not say how many there are; expected a number";
+                Error::config("classes", reason)
             })
         };
         let (data, test) = match self {
@@ -200,10 +201,6 @@ impl DataConfig {
             let reason = format!("{} names for {count} classes", names.len());
             return Err(table.need("class_names", "")?.error(reason));
         }
-        let numbered = matches!(format, Format::Idx | Format::Npz { .. });
-        if numbered && classes.is_none() && class_names.is_none() {
-            table.need("classes", "the number of classes, which this format does not say")?;
-        }
         let test_path = match table.get("test_path") {
             Some(value) if matches!(format, Format::Idx | Format::Cifar10) => {
                 return Err(value.error("a directory of this format has its own test files"));
@@ -238,6 +235,10 @@ impl DataConfig {
             let place = place.clone();
             move |error: Error| document.error(&place, error)
         };
+        if !self.path.exists() {
+            let reason = format!("there is no file or directory {}", self.path.display());
+            return Err(document.error(&self.place, reason));
+        }
         let read = self.format.read(&self.path, None, self.classes());
         let (data, mut test) = read.map_err(at(&self.place))?;
         if let Some((path, place)) = &self.test_path {
@@ -280,9 +281,11 @@ impl DataConfig {
         }
         let part = |fraction: f64| (data.len() as f64 * fraction).round() as usize;
         let whole = Subset::all(Arc::new(data.clone()));
-        let (rest, held_out) = match (&test, part(self.test)) {
-            (Some(_), _) | (None, 0) => (whole, None),
-            (None, count) => {
+        let own_test = test.is_some() || self.test_path.is_some();
+        let (rest, held_out) = match part(self.test) {
+            0 => (whole, None),
+            _ if own_test => (whole, None),
+            count => {
                 let (rest, held_out) = whole.hold_out(count, seed)?;
                 (rest, Some(held_out))
             }

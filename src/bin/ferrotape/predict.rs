@@ -16,8 +16,8 @@ its normalisation and its classes.
 
 Usage: ferrotape predict FILE.ftape|RUN_DIR INPUT... [OPTIONS]
 
-An INPUT is a PNG image, an IDX file of images, a CSV file (a column of labels is left out) or an npz
-file. Of a run directory the best checkpoint is taken.
+An INPUT is a PNG image, an IDX file of images, a CSV file (a column of labels is left out) or an
+npz file. Of a run directory the best checkpoint is taken.
 
       --last          the last checkpoint of the run directory, not the best
       --label NAME    the column of labels in a CSV file, to be left out

@@ -1,0 +1,591 @@
+//! `ferrotape train`, `eval` and `predict` as their users meet them: every data format from files to
+//! predictions, exact resumption, and what is said about files with mistakes.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::scratch;
+use ferrotape::config::RunConfig;
+use proptest::prelude::*;
+use serde_json::Value;
+
+mod common;
+
+/// Exit code, stdout, stderr.
+fn ferrotape(arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ferrotape"));
+    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
+}
+
+/// The output of a command that must succeed.
+#[track_caller]
+fn ok(arguments: &[&str]) -> String {
+    let (code, out, error) = ferrotape(arguments);
+    assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}");
+    out
+}
+
+#[track_caller]
+fn json(arguments: &[&str]) -> Value {
+    let out = ok(&[arguments, &["--json"]].concat());
+    serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}"))
+}
+
+/// An empty directory.
+fn dir(name: &str) -> PathBuf {
+    let dir = scratch("cli-train", name);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn path(dir: &Path, name: &str) -> String {
+    dir.join(name).to_str().unwrap().to_owned()
+}
+
+/// Pixels of an image of 6 x 6: a bright row says its class, with some noise.
+fn image(i: usize) -> Vec<u8> {
+    let noise = |p: usize| ((i * 7919 + p * 104_729) % 61) as u8;
+    (0..36).map(|p| noise(p) + if p / 6 == 2 * (i % 3) { 190 } else { 0 }).collect()
+}
+
+fn idx(dims: &[usize], data: &[u8]) -> Vec<u8> {
+    let lengths = dims.iter().flat_map(|&n| (n as u32).to_be_bytes());
+    [0, 0, 8, dims.len() as u8].into_iter().chain(lengths).chain(data.iter().copied()).collect()
+}
+
+/// A pair of IDX files with `n` images in three classes.
+fn write_idx(dir: &Path, prefix: &str, n: usize) {
+    let pixels: Vec<u8> = (0..n).flat_map(image).collect();
+    let labels: Vec<u8> = (0..n).map(|i| (i % 3) as u8).collect();
+    fs::write(dir.join(format!("{prefix}images-idx3-ubyte")), idx(&[n, 6, 6], &pixels)).unwrap();
+    fs::write(dir.join(format!("{prefix}labels-idx1-ubyte")), idx(&[n], &labels)).unwrap();
+}
+
+fn write_png(path: &Path, pixels: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), 6, 6);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+}
+
+/// A ZIP archive of files that are stored as they are.
+fn zip(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let crc = |data: &[u8]| {
+        let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        !data.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
+    };
+    let (mut body, mut directory) = (Vec::new(), Vec::new());
+    for (name, data) in files {
+        let mut common = vec![20, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        common.extend(crc(data).to_le_bytes());
+        common.extend((data.len() as u32).to_le_bytes().repeat(2));
+        common.extend([name.len() as u8, 0, 0, 0]);
+        directory.extend([b"PK\x01\x02\x14\x00", &common[..], &[0; 10]].concat());
+        directory.extend((body.len() as u32).to_le_bytes());
+        directory.extend(name.as_bytes());
+        body.extend([b"PK\x03\x04", &common[..], name.as_bytes(), data].concat());
+    }
+    let (at, size, n) = (body.len() as u32, directory.len() as u32, files.len() as u8);
+    body.extend(directory);
+    body.extend([b"PK\x05\x06\0\0\0\0", &[n, 0, n, 0][..]].concat());
+    body.extend([&size.to_le_bytes()[..], &at.to_le_bytes(), &[0, 0]].concat());
+    body
+}
+
+fn npy(descr: &str, shape: &str, data: Vec<u8>) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &data].concat()
+}
+
+const MLP: &str = "[model]\nlayers = [\"flatten\", { linear = 16 }, \"relu\", { linear = 3 }]\n\
+                   [optimizer]\nlr = 0.1\nmomentum = 0.5\n";
+
+/// Writes a file with this `[data]`, and a small network.
+fn write_run(dir: &Path, data: &str) -> String {
+    let rest = "[train]\nepochs = 6\nbatch_size = 8\n[run]\ndir = \"run\"\n";
+    fs::write(dir.join("run.toml"), format!("[data]\n{data}\n{MLP}{rest}")).unwrap();
+    path(dir, "run.toml")
+}
+
+/// The last line of a run's log.
+fn last_line(run: &str) -> Value {
+    let log = fs::read_to_string(Path::new(run).join("log.jsonl")).unwrap();
+    serde_json::from_str(log.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn the_sample_in_the_repository_trains_and_what_it_learnt_is_used() {
+    let dir = dir("sample");
+    let (file, run) =
+        (concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mnist.toml"), path(&dir, "run"));
+    let check = ok(&["train", file, "--check"]);
+    assert!(check.contains("8000 examples to train on, 1000 to validate, 1000 to test"), "{check}");
+    assert!(check.contains("conv2d           [1, 16, 10, 10]"), "{check}");
+    assert!(!Path::new(&run).exists());
+
+    let found = json(&["train", file, "--epochs", "1", "--run-dir", &run, "--threads", "2"]);
+    assert_eq!((&found["epochs"], &found["steps"]), (&Value::from(1), &Value::from(250)));
+    assert!(found["test_accuracy"].as_f64().unwrap() > 0.6, "{found}");
+
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/data/mnist");
+    let valid = json(&["eval", &run, data, "--split", "valid"]);
+    assert_eq!(valid["loss"], last_line(&run)["valid_loss"], "the same bits");
+    assert_eq!(valid["loss"], found["best_value"]);
+    let test = json(&["eval", &run, data, "--split", "test"]);
+    assert_eq!(test["loss"], found["test_loss"]);
+    assert_eq!(json(&["eval", &run, data])["examples"], 10_000);
+
+    let images = path(Path::new(data), "images-idx3-ubyte.gz");
+    let lines = ok(&["predict", &run, &images, "--json"]);
+    assert_eq!(lines.lines().count(), 10_000);
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["index"], 0);
+    let all = first["probabilities"].as_object().unwrap();
+    assert_eq!(all.len(), 10);
+    assert!((all.values().map(|p| p.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-5);
+    assert_eq!(all[first["class"].as_str().unwrap()], first["probability"]);
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_same_digest() {
+    let dir = dir("resume");
+    write_idx(&dir, "", 90);
+    let file = write_run(&dir, "path = \".\"\nclasses = 3");
+    let [straight, resumed] = ["straight", "resumed"].map(|name| path(&dir, name));
+    let whole = json(&["train", &file, "--run-dir", &straight]);
+    json(&["train", &file, "--run-dir", &resumed, "--epochs", "2"]);
+    let (code, _, error) = ferrotape(&["train", &file, "--run-dir", &resumed]);
+    assert_eq!(code, 1);
+    assert!(error.contains("already holds a run, which is never overwritten"), "{error}");
+    let rest = json(&["train", &file, "--run-dir", &resumed, "--resume", "--threads", "1"]);
+    assert_eq!(rest, {
+        let mut whole = whole.clone();
+        whole["best_checkpoint"] = rest["best_checkpoint"].clone();
+        whole
+    });
+    assert_eq!(whole["digest"].as_str().unwrap().len(), 32);
+    assert_eq!(last_line(&straight)["valid_loss"], last_line(&resumed)["valid_loss"]);
+
+    // Another network is another run.
+    let text = fs::read_to_string(&file).unwrap().replace("linear = 16", "linear = 17");
+    fs::write(&file, text).unwrap();
+    let (code, _, error) = ferrotape(&["train", &file, "--run-dir", &resumed, "--resume"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("architecture: the saved run has"), "{error}");
+}
+
+/// Trains on data, evaluates on the validation part, and predicts; the share that is right.
+fn end_to_end(dir: &Path, data: &str, source: &str, input: &str) -> Vec<String> {
+    let file = write_run(dir, data);
+    let (run, source, input) = (path(dir, "run"), path(dir, source), path(dir, input));
+    let found = json(&["train", &file]);
+    assert!(found["test_accuracy"].as_f64().unwrap() > 0.9, "{data}: {found}");
+    let valid = json(&["eval", &run, &source, "--split", "valid"]);
+    assert_eq!(valid["loss"], found["best_value"], "{data}");
+    assert!(json(&["eval", &run, &source])["accuracy"].as_f64().unwrap() > 0.9, "{data}");
+    let table = ok(&["eval", &run, &source]);
+    assert!(table.contains("\nclass "), "{table}");
+    let lines = ok(&["predict", &run, &input, "--json"]);
+    let class =
+        |line| serde_json::from_str::<Value>(line).unwrap()["class"].as_str().unwrap().to_owned();
+    lines.lines().map(class).collect()
+}
+
+#[test]
+fn idx_end_to_end() {
+    let dir = dir("idx");
+    write_idx(&dir, "train-", 120);
+    write_idx(&dir, "t10k-", 30);
+    let names = "path = \".\"\nclass_names = [\"top\", \"middle\", \"bottom\"]";
+    let classes = end_to_end(&dir, names, ".", "t10k-images-idx3-ubyte");
+    assert_eq!(classes[..4], ["top", "middle", "bottom", "top"]);
+    // Of data with test files of their own, all means these; a pair of files can be named, too.
+    let run = path(&dir, "run");
+    let test = json(&["eval", &run, &path(&dir, ".")]);
+    assert_eq!(test["examples"], 30);
+    let [images, labels] =
+        ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"].map(|f| path(&dir, f));
+    assert_eq!(json(&["eval", &run, &images, &labels]), test);
+    // The model wants images of its own size.
+    fs::write(dir.join("wide"), idx(&[1, 6, 7], &[0; 42])).unwrap();
+    let (code, _, error) = ferrotape(&["predict", &run, &path(&dir, "wide")]);
+    assert_eq!(code, 1);
+    assert!(
+        error.contains("have shape [1, 6, 7], but the model was trained on [1, 6, 6]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn cifar10_end_to_end() {
+    let dir = dir("cifar10");
+    for (file, from) in (1..=5)
+        .map(|b| (format!("data_batch_{b}.bin"), b * 20))
+        .chain([("test_batch.bin".into(), 0)])
+    {
+        let record = |i: usize| {
+            let class = (i % 10) as u8;
+            let pixel =
+                move |p: usize| if p % 10 == i % 10 { 220 } else { ((i * 31 + p) % 50) as u8 };
+            [class].into_iter().chain((0..3072).map(pixel)).collect::<Vec<u8>>()
+        };
+        fs::write(dir.join(file), (from..from + 20).flat_map(record).collect::<Vec<u8>>()).unwrap();
+    }
+    let text = format!("[data]\npath = \".\"\n{}", MLP.replace("linear = 3 ", "linear = 10 "));
+    let text = text.replace("lr = 0.1", "lr = 0.02");
+    fs::write(
+        dir.join("run.toml"),
+        text + "[train]\nepochs = 4\nbatch_size = 10\n[augment]\nflip = false\n",
+    )
+    .unwrap();
+    let found = json(&["train", &path(&dir, "run.toml")]);
+    assert!(found["test_accuracy"].as_f64().unwrap() > 0.9, "{found}");
+    let run = path(&dir, "runs/run");
+    let test = json(&["eval", &run, &path(&dir, ".")]);
+    assert_eq!((&test["loss"], &test["examples"]), (&found["test_loss"], &Value::from(20)));
+    assert_eq!(test["classes"][3]["class"], "cat");
+}
+
+#[test]
+fn png_end_to_end() {
+    let dir = dir("png");
+    for i in 0..90 {
+        let class = ["ant", "bee", "cow"][i % 3];
+        write_png(&dir.join(format!("images/{class}/{i:03}.png")), &image(i));
+    }
+    write_png(&dir.join("one.png"), &image(1));
+    assert_eq!(end_to_end(&dir, "path = \"images\"", "images", "one.png"), ["bee"]);
+    // Some classes may be missing in what is evaluated, but none may be new.
+    let run = path(&dir, "run");
+    write_png(&dir.join("other/cow/1.png"), &image(2));
+    let one = json(&["eval", &run, &path(&dir, "other")]);
+    assert_eq!((&one["confusion"][2][2], &one["examples"]), (&Value::from(1), &Value::from(1)));
+    write_png(&dir.join("other/dog/1.png"), &image(2));
+    let (code, _, error) = ferrotape(&["eval", &run, &path(&dir, "other")]);
+    assert_eq!(code, 1);
+    assert!(error.contains("class `dog` is none of ant, bee, cow"), "{error}");
+}
+
+#[test]
+fn csv_end_to_end() {
+    let dir = dir("csv");
+    let mut table = "a,species,b\n".to_owned();
+    for i in 0..150 {
+        let (class, noise) = (i % 3, (i * 37 % 19) as f32 / 100.0);
+        let _ =
+            writeln!(table, "{},{},{}", class as f32 + noise, ["x", "y", "z"][class], 5.0 - noise);
+    }
+    fs::write(dir.join("t.csv"), &table).unwrap();
+    let without: String = table
+        .lines()
+        .take(4)
+        .map(|line| {
+            let fields: Vec<&str> = line.split(',').collect();
+            format!("{},{}\n", fields[0], fields[2])
+        })
+        .collect();
+    fs::write(dir.join("u.csv"), without).unwrap();
+    let data = "path = \"t.csv\"\nlabel = \"species\"";
+    assert_eq!(end_to_end(&dir, data, "t.csv", "u.csv"), ["x", "y", "z"]);
+    let all = ok(&["predict", &path(&dir, "run"), &path(&dir, "t.csv")]);
+    assert_eq!(all.lines().count(), 151, "labels are left out, and there is a heading");
+}
+
+#[test]
+fn npz_end_to_end() {
+    let dir = dir("npz");
+    let floats = (0..90).flat_map(image).flat_map(|p| (f32::from(p) / 9.0).to_le_bytes());
+    let labels = (0..90i64).flat_map(|i| (i % 3).to_le_bytes());
+    let archive = zip(&[
+        ("pictures.npy", npy("<f4", "(90, 6, 6)", floats.collect())),
+        ("kinds.npy", npy("<i8", "(90,)", labels.collect())),
+    ]);
+    fs::write(dir.join("d.npz"), archive).unwrap();
+    let data = "path = \"d.npz\"\nclasses = 3\ninputs = \"pictures\"\nlabels = \"kinds\"";
+    let classes = end_to_end(&dir, data, "d.npz", "d.npz");
+    assert_eq!((classes.len(), &classes[..3]), (90, &["0", "1", "2"].map(String::from)[..]));
+}
+
+/// A correct file, as the start for those with a mistake.
+const GOOD: &str = r#"seed = 1
+
+[data]
+path = "data/mnist"
+classes = 10
+
+[model]
+layers = [
+    { conv2d = 6, kernel = 5 },
+    "relu",
+    "flatten",
+    { linear = 10 },
+]
+
+[train]
+epochs = 3
+
+[optimizer]
+lr = 0.05
+
+[schedule]
+kind = "step"
+every = 2
+gamma = 0.5
+
+[monitor]
+rule = "any(patience(5), gl(5))"
+"#;
+
+/// What is said about `GOOD` with a mistake, wherever it is found.
+fn complaint(text: &str) -> String {
+    let config = RunConfig::parse("run.toml", text, Path::new(""));
+    let outcome = config.and_then(|config| config.load().and_then(|data| config.model(&data)));
+    outcome.err().map_or("no complaint".into(), |error| error.to_string())
+}
+
+#[test]
+fn mistakes_are_shown_where_they_are() {
+    assert_eq!(complaint(GOOD), "no complaint");
+    for (right, wrong, place, message) in [
+        (
+            "epochs = 3",
+            "epoch = 3",
+            "16:1",
+            "unknown key `epoch` in [train]: did you mean `epochs`?",
+        ),
+        (
+            "[optimizer]",
+            "[optimiser]",
+            "18:2",
+            "unknown key `optimiser` in the file: did you mean `optimizer`?",
+        ),
+        (
+            "lr = 0.05",
+            "learning_rate = 1",
+            "19:1",
+            "unknown key `learning_rate` in [optimizer]; expected one of lr, momentum",
+        ),
+        (
+            "lr = 0.05",
+            "momentum = 0.9",
+            "18:1",
+            "[optimizer] has no `lr`; expected the learning rate",
+        ),
+        ("lr = 0.05", "lr = -0.05", "19:6", "`lr`: expected a number above 0, found -0.05"),
+        ("lr = 0.05", "lr = \"fast\"", "19:6", "`lr`: expected a number above 0, found \"fast\""),
+        ("lr = 0.05", "lr = 0.05\nnesterov = true", "20:12", "`nesterov` needs a momentum"),
+        ("lr = 0.05", "lr = ", "19:6", ""),
+        (
+            "epochs = 3",
+            "epochs = 0",
+            "16:10",
+            "`epochs`: expected a whole number from 1 to 4294967295, found 0",
+        ),
+        ("epochs = 3", "epochs = 2.5", "16:10", "`epochs`: expected a whole number"),
+        ("\"relu\"", "\"rulu\"", "10:5", "unknown layer `rulu`: did you mean `relu`?"),
+        ("conv2d = 6", "conv = 6", "9:5", "unknown layer `conv`"),
+        (
+            "kernel = 5",
+            "kernal = 5",
+            "9:19",
+            "unknown key `kernal` in this layer: did you mean `kernel`?",
+        ),
+        (", kernel = 5", "", "9:5", "this layer has no `kernel`; expected the height and width"),
+        (
+            "kernel = 5",
+            "kernel = 50",
+            "9:5",
+            "this layer cannot follow: its input has shape [1, 1, 28, 28]",
+        ),
+        ("kernel = 5", "kernel = 4, padding = \"same\"", "9:41", "\"same\" needs an odd kernel"),
+        (
+            "    \"flatten\",\n",
+            "",
+            "11:5",
+            "`linear` follows something of shape [1, 6, 24, 24]: put \"flatten\"",
+        ),
+        (
+            "linear = 10",
+            "linear = 12",
+            "12:5",
+            "the last layer gives shape [1, 12] for one example, but the data have 10 classes",
+        ),
+        ("linear = 10", "linear = 16000000", "12:5", "this layer cannot follow"),
+        ("{ linear = 10 }", "\"linear\"", "12:5", "`linear` needs its outputs: { linear = 10 }"),
+        ("data/mnist", "data/minst", "4:8", "there is no file or directory"),
+        ("classes = 10", "", "4:8", "classes: IDX and npz files do not say how many"),
+        ("classes = 10", "classes = 9", "4:8", "data/mnist/labels-idx1-ubyte.gz"),
+        (
+            "classes = 10",
+            "classes = 10\nformat = \"idy\"",
+            "6:10",
+            "`format`: unknown value \"idy\": did you mean `idx`?",
+        ),
+        (
+            "classes = 10",
+            "classes = 10\nlabel = \"x\"",
+            "6:9",
+            "`label` means nothing in this format",
+        ),
+        ("classes = 10", "classes = 10\nvalid = 1.0", "6:9", "`valid`: expected a fraction"),
+        (
+            "classes = 10",
+            "classes = 10\nnormalize = { mean = [0, 0], std = [1, 1] }",
+            "6:13",
+            "2 means and 2 deviations, but an example has 1 channels",
+        ),
+        ("\"step\"", "\"stp\"", "22:8", "`kind`: unknown value \"stp\": did you mean `step`?"),
+        ("gamma = 0.5", "", "21:1", "[schedule] has no `gamma`"),
+        ("gamma = 0.5", "gamma = 0.5\nperiod = 3", "25:1", "unknown key `period` in [schedule]"),
+        ("gl(5)", "gl(x)", "27:29", "expected"),
+        ("patience(5)", "patience(0)", "27:8", ""),
+        ("seed = 1", "seed = 1\nseed = 2", "2:1", "duplicate key"),
+        ("seed = 1", "seed = -1", "1:8", "`seed`: expected a whole number"),
+        ("[data]", "[[data]]", "3:1", "`data`: expected a table"),
+    ] {
+        assert!(GOOD.contains(right), "{right}");
+        let text = GOOD.replacen(right, wrong, 1);
+        let found = complaint(&text);
+        let expected = format!("run.toml:{place}: {message}");
+        assert!(found.starts_with(&expected), "{wrong}\nexpected {expected}\nfound    {found}");
+        // The line, with a caret under the place.
+        let (row, column) = place.split_once(':').unwrap();
+        let (row, column): (usize, usize) = (row.parse().unwrap(), column.parse().unwrap());
+        let lines: Vec<&str> = found.lines().collect();
+        let (shown, caret) = (lines[lines.len() - 2], lines[lines.len() - 1]);
+        assert_eq!(shown, format!("{row} | {}", text.lines().nth(row - 1).unwrap()), "{found}");
+        assert_eq!(caret.find('^'), Some(row.to_string().len() + 2 + column), "{found}");
+    }
+}
+
+#[test]
+fn a_mistake_ends_the_program_with_its_line_on_stderr() {
+    let dir = dir("mistake");
+    let file = write_run(&dir, "path = \"nowhere\"");
+    let (code, out, error) = ferrotape(&["train", &file]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(error.contains("run.toml:2:8: there is no file or directory"), "{error}");
+    assert!(error.ends_with("\n  |\n2 | path = \"nowhere\"\n  |        ^^^^^^^^^\n"), "{error}");
+    for (arguments, message) in [
+        (&["train"][..], "1 operands expected, 0 given"),
+        (&["train", &file, "--epochs", "0"], "--epochs 0 trains nothing"),
+        (&["train", &file, "--threads", "0"], "--threads 0: expected 1 to 1024"),
+        (&["eval", &file], "a checkpoint and data expected"),
+        (
+            &["eval", &file, &file, "--split", "half"],
+            "--split half: expected all, train, valid or test",
+        ),
+        (&["predict", &file], "no input given"),
+    ] {
+        let (code, _, error) = ferrotape(arguments);
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(error.contains(message), "{arguments:?}: {error}");
+    }
+}
+
+/// The documentation, and the keys in the first column (the second one in the table of schedules) of
+/// the table under a heading.
+const DOC: &str = include_str!("../docs/train.md");
+
+fn documented(heading: &str) -> Vec<String> {
+    let start = DOC.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("{heading}"));
+    let section = &DOC[start + 4..];
+    let section = &section[..section.find("\n## ").unwrap_or(section.len())];
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let key = |row: &str| row.split('`').nth(1).unwrap().to_owned();
+    rows.map(key).collect()
+}
+
+/// The keys that the reader knows, as it lists them when it meets one that it does not.
+fn known(text: &str) -> Vec<String> {
+    let found = complaint(text);
+    let first = found.lines().next().unwrap();
+    let (_, list) = first.split_once("expected one of ").unwrap_or_else(|| panic!("{found}"));
+    list.split(", ").map(String::from).collect()
+}
+
+#[test]
+fn the_documentation_lists_exactly_the_keys_that_there_are() {
+    let sorted = |mut keys: Vec<String>| {
+        keys.sort();
+        keys
+    };
+    assert_eq!(sorted(documented("The file")), sorted(known("zzzzzzzzzzzz = 1")));
+    for section in ["data", "model", "train", "optimizer", "monitor", "augment", "run"] {
+        let heading = format!("[{section}]\n");
+        let text = match GOOD.contains(&heading) {
+            true => GOOD.replace(&heading, &format!("{heading}zzzzzzzzzzzz = 1\n")),
+            false => format!("{GOOD}{heading}zzzzzzzzzzzz = 1\n"),
+        };
+        assert_eq!(
+            sorted(documented(&format!("`[{section}]`"))),
+            sorted(known(&text)),
+            "{section}"
+        );
+    }
+    let kinds = documented("`[schedule]`");
+    let all = known(&GOOD.replace("\"step\"", "\"zzzzzzzzzzzz\""));
+    assert_eq!(kinds, all.iter().map(|kind| format!("\"{kind}\"")).collect::<Vec<_>>());
+    for kind in kinds {
+        let row = DOC.lines().find(|line| line.starts_with(&format!("| `{kind}`"))).unwrap();
+        let keys = row.split('|').nth(2).unwrap().split('`').skip(1).step_by(2).map(String::from);
+        let keys = keys.chain(["kind".to_owned(), "warm_up".to_owned()]).collect();
+        let text =
+            GOOD.replace("\"step\"\nevery = 2\ngamma = 0.5", &format!("{kind}\nzzzzzzzzzzzz = 1"));
+        assert_eq!(sorted(keys), sorted(known(&text)), "{kind}");
+    }
+}
+
+#[test]
+fn the_files_in_the_documentation_are_understood() {
+    let blocks: Vec<&str> =
+        DOC.split("```toml\n").skip(1).map(|b| b.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 2);
+    assert_eq!(complaint(blocks[0]), "no complaint");
+    let all = RunConfig::parse("run.toml", blocks[1], Path::new("")).map(drop);
+    all.unwrap_or_else(|error| panic!("{error}"));
+    // Every layer that the table shows.
+    let table = &DOC[DOC.find("| layer |").unwrap()..];
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let layers: Vec<&str> =
+        rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect();
+    assert_eq!(layers.len(), 14);
+    let text = format!(
+        "[data]\npath = \"x\"\n[model]\nlayers = [{}]\n[optimizer]\nlr = 1",
+        layers.join(", ")
+    );
+    RunConfig::parse("run.toml", text, Path::new(""))
+        .map(drop)
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// Whatever is changed in a file: it is understood, or there is an error with a place.
+    #[test]
+    fn no_file_makes_it_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..8usize, ".{0,6}"), 1..4),
+        everything: bool,
+    ) {
+        let example = DOC.split("```toml\n").nth(2).unwrap().split("```").next().unwrap();
+        let mut text: Vec<char> = if everything { example } else { GOOD }.chars().collect();
+        for (at, removed, inserted) in changes {
+            let at = at.index(text.len() + 1);
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, inserted.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(error) = RunConfig::parse("run.toml", text, Path::new("")) {
+            let message = error.to_string();
+            prop_assert!(message.starts_with("run.toml:"), "{}", message);
+            prop_assert!(message.contains(" | ") && message.ends_with('^'), "{}", message);
+        }
+    }
+}
