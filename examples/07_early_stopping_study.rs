@@ -76,6 +76,7 @@ fn settings() -> Vec<Setting> {
             (2000, 0.02, 1e-3, 0.5, 7),
             (6000, 0.02, 0.0, 0.3, 8),
         ] {
+            let examples = if network == "large" { examples.min(3000) } else { examples };
             all.push(Setting { network, examples, lr, weight_decay, dropout, seed });
         }
     }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::scratch;
-use ferrotape::config::RunConfig;
+use ferrotape::checkpoint::{NamedTensor, TrainingState};
+use ferrotape::config::{Names, Part, RunConfig, Saved};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -311,6 +312,62 @@ fn npz_end_to_end() {
     assert_eq!((classes.len(), &classes[..3]), (90, &["0", "1", "2"].map(String::from)[..]));
 }
 
+#[test]
+fn a_checkpoint_that_makes_no_sense_is_refused() {
+    let state = |change: (&str, &str)| {
+        let linear = r#"[{"layer":"linear","inputs":2,"outputs":1}]"#;
+        let config = [
+            ("architecture", linear),
+            ("input_shape", "[2]"),
+            ("normalization", "null"),
+            ("classes", r#"["a"]"#),
+        ];
+        let with = |(key, value)| if key == change.0 { change } else { (key, value) };
+        let tensor = |name, shape: &[usize]| {
+            NamedTensor::new(name, shape, vec![0.0; shape.iter().product()])
+        };
+        TrainingState {
+            config: config.map(with).map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            params: vec![tensor("0.weight", &[1, 2]), tensor("0.bias", &[1])],
+            ..TrainingState::default()
+        }
+    };
+    assert!(Saved::new(&state(("", ""))).is_ok());
+    for (key, value, message) in [
+        ("architecture", "", "architecture: "),
+        ("architecture", r#"[{"layer":"flatten"}]"#, "unknown to the model"),
+        ("architecture", r#"[{"layer":"max_pool2d","kernel":2,"stride":0}]"#, "there can be no"),
+        ("input_shape", "[3]", "linear: "),
+        ("input_shape", "[]", "input_shape: [] is not the shape of an example"),
+        ("input_shape", "[0]", "is not the shape"),
+        ("input_shape", "[18446744073709551615]", "is not the shape"),
+        ("input_shape", "[4294967296, 4294967296, 2]", "is not the shape"),
+        ("input_shape", "[1, 1, 1, 1, 1, 1, 2]", "is not the shape"),
+        ("classes", "[]", "0 classes for an output of shape [1, 1]"),
+        ("classes", r#"["a", "b"]"#, "2 classes for an output"),
+        ("normalization", "[]", "normalization: "),
+    ] {
+        let error = Saved::new(&state((key, value))).err().unwrap().to_string();
+        assert!(error.contains(message), "{key} {value}: {error}");
+    }
+    // One that does not fit shows when an example is read.
+    let saved = Saved::new(&state(("normalization", r#"{"mean":[],"std":[0]}"#))).unwrap();
+    let table = dir("nonsense").join("t.csv");
+    fs::write(&table, "a,b\n1,2\n").unwrap();
+    let error = saved.read_inputs(&table, &Names::default()).err().unwrap().to_string();
+    assert!(error.starts_with("normalization: "), "{error}");
+    let plain = Saved::new(&state(("", ""))).unwrap();
+    let data = plain.read_inputs(&table, &Names::default()).unwrap();
+    assert_eq!(plain.predict(&data), [[1.0]]);
+    let split = plain.read(
+        &table,
+        None,
+        Part::Valid,
+        &Names { label: Some("b".into()), ..Names::default() },
+    );
+    assert!(split.is_err());
+}
+
 /// A correct file, as the start for those with a mistake.
 const GOOD: &str = r#"seed = 1
 
@@ -401,6 +458,12 @@ fn mistakes_are_shown_where_they_are() {
             "kernel = 50",
             "9:5",
             "this layer cannot follow: its input has shape [1, 1, 28, 28]",
+        ),
+        (
+            "kernel = 5",
+            "kernel = 5, padding = 5",
+            "9:41",
+            "`padding`: expected a whole number of pixels, less than the kernel",
         ),
         ("kernel = 5", "kernel = 4, padding = \"same\"", "9:41", "\"same\" needs an odd kernel"),
         (

@@ -2,11 +2,11 @@
 
 use super::document::{Document, Place, Value, did_you_mean};
 use crate::error::{Error, Result};
-use crate::nn::{Layer, Module, Sequential};
+use crate::nn::{Layer, MAX_SIDE, Module, Sequential};
 use crate::params::Params;
 
-/// No side of a window, stride or padding is larger.
-const LARGEST: u64 = 1 << 16;
+/// The sides that a window and a stride may have.
+const SIDE: std::ops::Range<u64> = 1..MAX_SIDE as u64 + 1;
 
 /// A layer as written; the sizes of its input are not known yet.
 pub(super) struct LayerSpec {
@@ -79,12 +79,12 @@ fn layer(value: &Value<'_>) -> Result<Layer> {
     };
     let table = table.only(&[&[name], options].concat())?;
     let main = table.need(name, "")?;
-    let size = |key: &str| table.get(key).map(|v| v.whole(1..LARGEST)).transpose();
+    let size = |key: &str| table.get(key).map(|v| v.whole(SIDE)).transpose();
     Ok(match name {
         "conv2d" => {
             let outputs = main.whole(1..1 << 24)?;
             let what = "the height and width of the window, such as kernel = 3";
-            let kernel = table.need("kernel", what)?.whole(1..LARGEST)?;
+            let kernel: usize = table.need("kernel", what)?.whole(SIDE)?;
             let padding = match table.get("padding") {
                 None => 0,
                 Some(same) if same.string("").is_ok_and(|text| text == "same") => {
@@ -94,9 +94,9 @@ fn layer(value: &Value<'_>) -> Result<Layer> {
                     }
                     kernel / 2
                 }
-                Some(other) => other
-                    .whole(0..LARGEST)
-                    .map_err(|_| other.expected("a whole number of pixels, or \"same\""))?,
+                Some(other) => other.whole(0..kernel as u64).map_err(|_| {
+                    other.expected("a whole number of pixels, less than the kernel, or \"same\"")
+                })?,
             };
             Layer::Conv2d {
                 inputs: 0,
@@ -108,7 +108,7 @@ fn layer(value: &Value<'_>) -> Result<Layer> {
         }
         "linear" => Layer::Linear { inputs: 0, outputs: main.whole(1..1 << 24)? },
         "max_pool2d" | "avg_pool2d" => {
-            let kernel = main.whole(1..LARGEST)?;
+            let kernel = main.whole(SIDE)?;
             let stride = size("stride")?.unwrap_or(kernel);
             match name {
                 "max_pool2d" => Layer::MaxPool2d { kernel, stride },

@@ -10,9 +10,12 @@ use super::{Format, NOTE, Part, RunConfig};
 use crate::checkpoint::TrainingState;
 use crate::data::{ArrayDataset, Batches, Dataset, Normalize, Subset};
 use crate::error::{Error, Result};
-use crate::nn::Sequential;
+use crate::nn::{Module, Sequential};
 use crate::params::Params;
 use crate::trainer;
+
+/// A checkpoint may come from anywhere: larger inputs are not believed.
+const LARGEST_INPUT: usize = 1 << 26;
 
 /// A model that a checkpoint holds completely.
 pub struct Saved {
@@ -22,8 +25,8 @@ pub struct Saved {
     /// The names of the classes.
     pub classes: Vec<String>,
     normalize: Option<Normalize>,
-    /// The file that the run was described by, if it was.
-    config: Option<RunConfig>,
+    /// The text of the file that the run was described by, if it was.
+    config: Option<String>,
 }
 
 impl Saved {
@@ -49,17 +52,21 @@ impl Saved {
         let input_shape: Vec<usize> = json("input_shape", text("input_shape")?)?;
         let classes: Vec<String> = json("classes", text("classes")?)?;
         let normalize: Option<Normalize> = json("normalization", text("normalization")?)?;
-        let config = state.config(NOTE).map(|text| RunConfig::parse(NOTE, text, Path::new("")));
-        let output = crate::nn::Module::check(
-            &model,
-            &params,
-            [&[1], &input_shape[..]].concat().as_slice(),
-        )?;
-        if *output != [1, classes.len()] {
+        let size = input_shape.iter().try_fold(1_usize, |size, &n| size.checked_mul(n));
+        let usable = (1..=4).contains(&input_shape.len())
+            && !input_shape.contains(&0)
+            && size.is_some_and(|size| size <= LARGEST_INPUT);
+        if !usable {
+            let reason = format!("{input_shape:?} is not the shape of an example");
+            return Err(Error::config("input_shape", reason));
+        }
+        let output = model.check(&params, [&[1], &input_shape[..]].concat().as_slice())?;
+        if classes.is_empty() || *output != [1, classes.len()] {
             let reason = format!("{} classes for an output of shape {output}", classes.len());
             return Err(Error::config("classes", reason));
         }
-        Ok(Saved { model, params, input_shape, classes, normalize, config: config.transpose()? })
+        let config = state.config(NOTE).map(str::to_owned);
+        Ok(Saved { model, params, input_shape, classes, normalize, config })
     }
 
     /// Reads labelled examples as the run would have done.
@@ -83,13 +90,14 @@ impl Saved {
             let data = self.prepared(test.unwrap_or(data))?;
             return Ok(Subset::all(Arc::new(data)));
         }
-        let Some(config) = &self.config else {
+        let Some(config) = self.config() else {
             let reason = "the run was not described by a file, so how it split its data is not \
                           known; evaluate on all";
             return Err(Error::config("split", reason));
         };
         let data = self.prepared(data)?;
         let test = test.map(|test| self.prepared(test)).transpose()?;
+        let config = config?;
         let data: Data = config.data.split(data, test, config.seed)?;
         data.part(part)
             .ok_or_else(|| Error::config("split", "the run held out no test part; evaluate on all"))
@@ -103,18 +111,22 @@ impl Saved {
         self.prepared(self.format(path, options).read_inputs(path)?)
     }
 
+    /// The description of the run, unless it was not described by a file.
+    fn config(&self) -> Option<Result<RunConfig>> {
+        self.config.as_ref().map(|text| RunConfig::parse(NOTE, text, Path::new("")))
+    }
+
     /// The format of a file, with the names that are given, or that the run used.
     fn format(&self, path: &Path, options: &Names) -> Format {
-        let known = self.config.as_ref().map(|config| &config.data.format);
+        let known = self.config().and_then(Result::ok).map(|config| config.data.format);
         let mut format = Format::guess(path);
         match (&mut format, known) {
-            (Format::Csv { label }, Some(Format::Csv { label: known })) => label.clone_from(known),
+            (Format::Csv { label }, Some(Format::Csv { label: known })) => *label = known,
             (
                 Format::Npz { inputs, labels },
                 Some(Format::Npz { inputs: known, labels: known_labels }),
             ) => {
-                inputs.clone_from(known);
-                labels.clone_from(known_labels);
+                (*inputs, *labels) = (known, known_labels);
             }
             _ => {}
         }

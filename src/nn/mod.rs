@@ -10,6 +10,8 @@ mod summary;
 
 pub use layers::{BatchNorm2d, Conv2d, Dropout, Linear};
 pub use module::Module;
+#[cfg(feature = "cli")]
+pub(crate) use sequential::MAX_SIDE;
 pub use sequential::{Layer, Sequential};
 pub(crate) use summary::grouped;
 pub use summary::{Summary, SummaryRow};

@@ -11,6 +11,9 @@ use crate::tape::{Graph, Var};
 /// No text makes [`Sequential::from_architecture`] allocate more than this: 4 GiB.
 const MAX_WEIGHTS: usize = 1 << 30;
 
+/// No window, stride or padding that a text describes is larger.
+pub(crate) const MAX_SIDE: usize = 4096;
+
 /// The description of one layer of a [`Sequential`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "layer", rename_all = "snake_case", deny_unknown_fields)]
@@ -107,6 +110,23 @@ impl Layer {
         inputs.checked_mul(window)?.checked_add(1)?.checked_mul(outputs)
     }
 
+    /// Whether the numbers of a description make sense, whatever the input.
+    fn is_possible(&self) -> bool {
+        let side = |n: usize| (1..=MAX_SIDE).contains(&n);
+        match *self {
+            Layer::Conv2d { inputs, outputs, kernel, stride, padding } => {
+                inputs > 0 && outputs > 0 && side(kernel) && side(stride) && padding < kernel
+            }
+            Layer::Linear { inputs, outputs } => inputs > 0 && outputs > 0,
+            Layer::BatchNorm2d { channels } => channels > 0 && channels <= MAX_WEIGHTS,
+            Layer::MaxPool2d { kernel, stride } | Layer::AvgPool2d { kernel, stride } => {
+                side(kernel) && side(stride)
+            }
+            Layer::Dropout { p } => (0.0..1.0).contains(&p),
+            _ => true,
+        }
+    }
+
     /// Max-pooling.
     pub fn max_pool2d(kernel: usize, stride: usize) -> Self {
         Layer::MaxPool2d { kernel, stride }
@@ -191,11 +211,15 @@ impl Sequential {
     /// Builds a model from the text of [`Module::architecture`], which may come from anywhere.
     ///
     /// # Errors
-    /// [`Error::Config`] if the text does not describe layers this version knows, or describes
-    /// more than 2^30 weights.
+    /// [`Error::Config`] if the text does not describe layers this version knows, has a layer that
+    /// cannot be (no channels, a padding as large as its window, a window of more than 4096), or
+    /// describes more than 2^30 weights.
     pub fn from_architecture(params: &mut Params, text: &str) -> Result<Self> {
         let layers: Vec<Layer> =
             serde_json::from_str(text).map_err(|e| Error::config("architecture", e.to_string()))?;
+        if let Some(layer) = layers.iter().find(|layer| !layer.is_possible()) {
+            return Err(Error::config("architecture", format!("there can be no {layer:?}")));
+        }
         let weights =
             layers.iter().try_fold(0_usize, |sum, layer| sum.checked_add(layer.weights()?));
         if weights.is_none_or(|weights| weights > MAX_WEIGHTS) {
@@ -301,8 +325,36 @@ mod tests {
             assert!(error.to_string().contains("more than 1073741824 weights"), "{error}");
         };
         refused(&[Layer::linear(usize::MAX, 1)]);
-        refused(&[Layer::conv2d(1, 1, usize::MAX)]);
+        refused(&[Layer::conv2d(usize::MAX, 1, 2)]);
         refused(&[Layer::linear(1 << 15, 1 << 15)]);
         refused(&[Layer::linear(1 << 15, 1 << 14), Layer::linear(1 << 15, 1 << 14)]);
+    }
+
+    #[test]
+    fn a_layer_that_cannot_be_is_refused() {
+        let conv = |kernel, stride, padding| Layer::Conv2d {
+            inputs: 1,
+            outputs: 1,
+            kernel,
+            stride,
+            padding,
+        };
+        for layer in [
+            Layer::linear(0, 1),
+            Layer::linear(1, 0),
+            conv(0, 1, 0),
+            conv(3, 0, 0),
+            conv(3, 1, 3),
+            conv(1 << 13, 1, 0),
+            Layer::max_pool2d(2, 0),
+            Layer::max_pool2d(0, 1),
+            Layer::Dropout { p: 1.0 },
+            Layer::BatchNorm2d { channels: usize::MAX },
+        ] {
+            let text = serde_json::to_string(&[&layer]).unwrap();
+            let error = Sequential::from_architecture(&mut Params::new(0), &text).unwrap_err();
+            assert!(error.to_string().contains("there can be no"), "{layer:?}: {error}");
+        }
+        assert!(conv(3, 1, 2).is_possible());
     }
 }
