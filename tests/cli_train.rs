@@ -180,6 +180,38 @@ fn a_resumed_run_ends_with_the_same_digest() {
     assert!(error.contains("architecture: the saved run has"), "{error}");
 }
 
+#[cfg(all(unix, feature = "signals"))]
+#[test]
+fn a_signal_ends_a_run_that_goes_on_as_if_there_had_been_none() {
+    let dir = dir("signal");
+    write_idx(&dir, "", 90);
+    let file = write_run(&dir, "path = \".\"\nclasses = 3");
+    let text = fs::read_to_string(&file).unwrap().replace("epochs = 6", "epochs = 120");
+    fs::write(&file, text + "\n[monitor]\nrule = \"budget(epochs=1000)\"\n").unwrap();
+    let [straight, resumed] = ["straight", "resumed"].map(|name| path(&dir, name));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ferrotape"))
+        .args(["train", &file, "--run-dir", &resumed])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = Path::new(&resumed).join("log.jsonl");
+    let begun = || fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    while !begun() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
+    assert!(kill.unwrap().success(), "it was too fast");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(out.contains("interrupted by signal 15") && out.contains("--resume"), "{out}");
+
+    let rest = json(&["train", &file, "--run-dir", &resumed, "--resume"]);
+    let whole = json(&["train", &file, "--run-dir", &straight]);
+    assert_eq!(rest["digest"], whole["digest"]);
+    assert_eq!(rest["test_loss"], whole["test_loss"]);
+}
+
 /// Trains on data, evaluates on the validation part, and predicts; the share that is right.
 fn end_to_end(dir: &Path, data: &str, source: &str, input: &str) -> Vec<String> {
     let file = write_run(dir, data);

@@ -1,136 +1,12 @@
-//! The table `[data]`: reading files of any of the formats, and dividing them into parts.
+//! The table `[data]`: which files, and how they are divided into parts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::document::{Document, Place, Table, Value};
-use crate::data::{
-    ArrayDataset, Dataset, Normalize, Subset, read_cifar10_dir, read_csv, read_csv_inputs,
-    read_idx_dir, read_idx_images, read_idx_pair, read_npz, read_npz_inputs, read_png,
-    read_png_dir,
-};
+use super::format::{Classes, Format};
+use crate::data::{ArrayDataset, Dataset, Normalize, Subset};
 use crate::error::{Error, Result};
-
-/// How examples are stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// A directory of IDX files.
-    Idx,
-    /// A directory of CIFAR-10 binary files.
-    Cifar10,
-    /// A directory of PNG images per class.
-    Png,
-    /// A table with a column of labels.
-    Csv {
-        /// The name of that column.
-        label: String,
-    },
-    /// NumPy arrays of inputs and labels.
-    Npz {
-        /// The name of the array of inputs.
-        inputs: String,
-        /// The name of the array of labels.
-        labels: String,
-    },
-}
-
-impl Format {
-    /// The format that files at this path have by all appearances; with the usual names of columns
-    /// and arrays.
-    pub fn guess(path: &Path) -> Self {
-        let named =
-            |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
-        let names = std::fs::read_dir(path).into_iter().flatten().flatten();
-        let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        if named("csv") {
-            Format::Csv { label: "label".into() }
-        } else if named("npz") {
-            Format::Npz { inputs: "x".into(), labels: "y".into() }
-        } else if path.is_dir() {
-            match names.find(|name| name.contains("idx3-ubyte") || name.contains("_batch")) {
-                Some(name) if name.contains("idx3-ubyte") => Format::Idx,
-                Some(_) => Format::Cifar10,
-                None => Format::Png,
-            }
-        } else {
-            Format::Idx
-        }
-    }
-
-    /// Reads labelled examples: those of a directory or file, and its test set if it has one of
-    /// its own. `classes` are the names of the classes if they are known, else at least their number
-    /// must be, where files do not say it.
-    pub(super) fn read(
-        &self,
-        path: &Path,
-        labels_path: Option<&Path>,
-        classes: Classes<'_>,
-    ) -> Result<(ArrayDataset, Option<ArrayDataset>)> {
-        let count = || {
-            classes.count().ok_or_else(|| {
-                let reason = "IDX and npz files do not say how many there are; expected a number";
-                Error::config("classes", reason)
-            })
-        };
-        let (data, test) = match self {
-            Format::Idx => match labels_path {
-                Some(labels) => (read_idx_pair(path, labels, count()?)?, None),
-                None => read_idx_dir(path, count()?)?,
-            },
-            Format::Cifar10 => {
-                let (data, test) = read_cifar10_dir(path)?;
-                (data, Some(test))
-            }
-            Format::Png => (read_png_dir(path)?, None),
-            Format::Csv { label } => (read_csv(path, label, classes.names())?, None),
-            Format::Npz { inputs, labels } => (read_npz(path, inputs, labels, count()?)?, None),
-        };
-        let named = |data: ArrayDataset| match (self, classes) {
-            // Their labels are numbers: the names are given in that order.
-            (Format::Idx | Format::Npz { .. }, Classes::Named(names)) => {
-                Ok(data.with_class_names(names.to_vec()))
-            }
-            (_, Classes::Named(names)) => data.with_classes(names),
-            _ => Ok(data),
-        };
-        Ok((named(data)?, test.map(named).transpose()?))
-    }
-
-    /// Reads examples without labels, from a file.
-    pub(super) fn read_inputs(&self, path: &Path) -> Result<ArrayDataset> {
-        match self {
-            Format::Csv { label } => read_csv_inputs(path, label),
-            Format::Npz { inputs, .. } => read_npz_inputs(path, inputs),
-            _ if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) => read_png(path),
-            _ => read_idx_images(path),
-        }
-    }
-}
-
-/// What is known about classes before files are read.
-#[derive(Clone, Copy)]
-pub(super) enum Classes<'a> {
-    Unknown,
-    Count(usize),
-    Named(&'a [String]),
-}
-
-impl<'a> Classes<'a> {
-    fn count(self) -> Option<usize> {
-        match self {
-            Classes::Unknown => None,
-            Classes::Count(count) => Some(count),
-            Classes::Named(names) => Some(names.len()),
-        }
-    }
-
-    fn names(self) -> Option<&'a [String]> {
-        match self {
-            Classes::Named(names) => Some(names),
-            _ => None,
-        }
-    }
-}
 
 /// How inputs are brought into range.
 #[derive(Clone)]
@@ -174,12 +50,10 @@ impl DataConfig {
         ])?;
         let path_value = table.need("path", "the file or directory with the data")?;
         let path = base.join(path_value.string("a path")?);
-        let format = format(&table, &path)?;
+        let format = Format::parse(&table, &path)?;
         let fraction = |key: &str, least: f64| {
             let what = "a fraction of the data between 0 and 1";
-            let value = table.get(key).map(|v| {
-                v.number::<f64>(what, |x| x >= least && x < 1.0 && (x > 0.0 || least == 0.0))
-            });
+            let value = table.get(key).map(|v| v.number::<f64>(what, |x| x >= least && x < 1.0));
             value.transpose()
         };
         let valid = fraction("valid", f64::MIN_POSITIVE)?.unwrap_or(0.1);
@@ -283,8 +157,7 @@ impl DataConfig {
         let whole = Subset::all(Arc::new(data.clone()));
         let own_test = test.is_some() || self.test_path.is_some();
         let (rest, held_out) = match part(self.test) {
-            0 => (whole, None),
-            _ if own_test => (whole, None),
+            count if own_test || count == 0 => (whole, None),
             count => {
                 let (rest, held_out) = whole.hold_out(count, seed)?;
                 (rest, Some(held_out))
@@ -295,42 +168,6 @@ impl DataConfig {
         let held_out = held_out.map(|part| part.indices().to_vec());
         Ok(Data { data, own_test: test, train, valid, held_out })
     }
-}
-
-fn format(table: &Table<'_>, path: &Path) -> Result<Format> {
-    let mut format = match table.get("format") {
-        None => Format::guess(path),
-        Some(value) => {
-            let kind =
-                value.choice(&[("idx", 0), ("cifar10", 1), ("png", 2), ("csv", 3), ("npz", 4)])?;
-            match kind {
-                0 => Format::Idx,
-                1 => Format::Cifar10,
-                2 => Format::Png,
-                3 => Format::Csv { label: "label".into() },
-                _ => Format::Npz { inputs: "x".into(), labels: "y".into() },
-            }
-        }
-    };
-    let name = |key: &str, into: Option<&mut String>| match (table.get(key), into) {
-        (Some(value), None) => Err(value.error(format!("`{key}` means nothing in this format"))),
-        (Some(value), Some(into)) => value.string("a name").map(|name| *into = name.to_owned()),
-        (None, _) => Ok(()),
-    };
-    match &mut format {
-        Format::Csv { label } => {
-            name("label", Some(label))?;
-            name("inputs", None)?;
-            name("labels", None)?;
-        }
-        Format::Npz { inputs, labels } => {
-            name("inputs", Some(inputs))?;
-            name("labels", Some(labels))?;
-            name("label", None)?;
-        }
-        _ => ["label", "inputs", "labels"].into_iter().try_for_each(|key| name(key, None))?,
-    }
-    Ok(format)
 }
 
 fn normalization(value: Option<Value<'_>>) -> Result<Normalization> {
@@ -349,13 +186,11 @@ fn normalization(value: Option<Value<'_>>) -> Result<Normalization> {
     if value.string("").is_err() {
         return Err(value.expected("\"train\", \"none\", \"mnist\", \"cifar10\" or { mean, std }"));
     }
-    value.choice(&[("train", 0), ("none", 1), ("mnist", 2), ("cifar10", 3)]).map(|choice| {
-        match choice {
-            0 => Normalization::OfTraining,
-            1 => Normalization::None,
-            2 => Normalization::Fixed(Normalize::mnist()),
-            _ => Normalization::Fixed(Normalize::cifar10()),
-        }
+    Ok(match value.word(&["train", "none", "mnist", "cifar10"])? {
+        "train" => Normalization::OfTraining,
+        "none" => Normalization::None,
+        "mnist" => Normalization::Fixed(Normalize::mnist()),
+        _ => Normalization::Fixed(Normalize::cifar10()),
     })
 }
 

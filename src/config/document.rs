@@ -189,16 +189,21 @@ impl<'d> Value<'d> {
         self.value.get_ref().as_bool().ok_or_else(|| self.expected("true or false"))
     }
 
-    /// One of some names.
-    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T> {
-        let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
-        let list = format!("\"{}\"", names.join("\", \""));
-        let text = self.string(&format!("one of {list}"))?;
-        let found = choices.iter().find(|&&(name, _)| name == text);
-        found.map(|&(_, choice)| choice).ok_or_else(|| {
-            let hint = did_you_mean(text, &names);
+    /// One of some words.
+    pub(super) fn word(&self, words: &[&'static str]) -> Result<&'static str> {
+        let text = self.string(&format!("one of \"{}\"", words.join("\", \"")))?;
+        let found = words.iter().find(|word| **word == text);
+        found.copied().ok_or_else(|| {
+            let hint = did_you_mean(text, words);
             self.error(format!("`{}`: unknown value \"{text}\"{hint}", self.key))
         })
+    }
+
+    /// What one of some words stands for.
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&'static str, T)]) -> Result<T> {
+        let words: Vec<&str> = choices.iter().map(|&(word, _)| word).collect();
+        let word = self.word(&words)?;
+        Ok(choices.iter().find(|choice| choice.0 == word).expect("one of them").1)
     }
 
     /// A whole number in a range.

@@ -30,6 +30,7 @@
 
 mod data;
 mod document;
+mod format;
 mod model;
 mod saved;
 mod training;
@@ -39,7 +40,8 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-pub use data::{Data, Format, Part};
+pub use data::{Data, Part};
+pub use format::Format;
 pub use saved::{Names, Saved};
 
 use crate::data::{Augment, Compose};
@@ -48,10 +50,11 @@ use crate::monitor::EarlyStopping;
 use crate::nn::Sequential;
 use crate::optim::{LrSchedule, Sgd};
 use crate::params::Params;
-use crate::trainer::{NonFinite, Trainer};
+use crate::trainer::Trainer;
 use data::DataConfig;
 use document::{Document, Place, Table};
 use model::LayerSpec;
+use training::Training;
 
 /// Under which name a checkpoint keeps the file's text.
 const NOTE: &str = "run.toml";
@@ -70,13 +73,7 @@ pub struct RunConfig {
     layers: Vec<LayerSpec>,
     /// The place of the list of layers.
     model: Place,
-    /// The largest number of epochs.
-    pub epochs: u64,
-    batch_size: usize,
-    accumulate: usize,
-    clip_norm: Option<f32>,
-    clip_value: Option<f32>,
-    on_non_finite: NonFinite,
+    training: Training,
     optimizer: Sgd,
     schedule: Box<dyn LrSchedule>,
     monitor: EarlyStopping,
@@ -153,34 +150,32 @@ impl RunConfig {
         let model = model.table("[model]")?.only(&["layers"])?;
         let list = model.need("layers", "a list of layers")?;
         let layers = model::parse(&list)?;
-        let loop_ = training::Loop::parse(&root)?;
+        let training = Training::parse(&root)?;
         let optimizer = training::optimizer(&root)?;
-        let schedule = training::schedule(&root, loop_.epochs)?;
+        let schedule = training::schedule(&root, training.epochs)?;
         let monitor = training::monitor(&root)?;
         let augment = training::augment(&root)?;
         let run = training::run_dir(&root, &document.name, base)?;
-        let place = list.place();
-        let training::Loop { epochs, batch_size, accumulate, clip_norm, clip_value, on_non_finite } =
-            loop_;
-        drop((list, model, root));
+        let model = list.place();
         Ok(RunConfig {
-            document,
             seed,
             run,
             data,
             layers,
-            model: place,
-            epochs,
-            batch_size,
-            accumulate,
-            clip_norm,
-            clip_value,
-            on_non_finite,
+            model,
+            training,
             optimizer,
             schedule,
             monitor,
             augment,
+            document: document.clone(),
         })
+    }
+
+    /// Trains at most so many epochs instead of what the file says.
+    pub fn epochs(mut self, epochs: u64) -> Self {
+        self.training.epochs = epochs;
+        self
     }
 
     /// Reads and splits the data.
@@ -216,18 +211,19 @@ impl RunConfig {
     /// As [`RunConfig::model`].
     pub fn trainer(self, data: &Data) -> Result<Trainer<Sequential>> {
         let (model, params) = self.model(data)?;
+        let training = self.training;
         let mut trainer = Trainer::new(model, params, self.optimizer)
             .schedule(self.schedule)
             .monitor(self.monitor)
-            .epochs(self.epochs)
-            .batch_size(self.batch_size)
-            .accumulate(self.accumulate)
-            .on_non_finite(self.on_non_finite)
+            .epochs(training.epochs)
+            .batch_size(training.batch_size)
+            .accumulate(training.accumulate)
+            .on_non_finite(training.on_non_finite)
             .note(NOTE, self.document.text);
-        if let Some(norm) = self.clip_norm {
+        if let Some(norm) = training.clip_norm {
             trainer = trainer.clip_grad_norm(norm);
         }
-        if let Some(limit) = self.clip_value {
+        if let Some(limit) = training.clip_value {
             trainer = trainer.clip_grad_value(limit);
         }
         if let Some(interval) = self.run.save_every {

@@ -88,7 +88,7 @@ fn layer(value: &Value<'_>) -> Result<Layer> {
             let padding = match table.get("padding") {
                 None => 0,
                 Some(same) if same.string("").is_ok_and(|text| text == "same") => {
-                    if kernel % 2 == 0 {
+                    if kernel.is_multiple_of(2) {
                         let reason = "\"same\" needs an odd kernel, which has a middle";
                         return Err(same.error(reason));
                     }

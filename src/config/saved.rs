@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::data::{Classes, Data};
-use super::{Format, NOTE, Part, RunConfig};
+use super::data::Data;
+use super::format::{Classes, Format};
+use super::{NOTE, Part, RunConfig};
 use crate::checkpoint::TrainingState;
 use crate::data::{ArrayDataset, Batches, Dataset, Normalize, Subset};
 use crate::error::{Error, Result};

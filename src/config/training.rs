@@ -19,7 +19,7 @@ const COUNT: std::ops::Range<u64> = 1..u64::MAX;
 const SMALL: std::ops::Range<u64> = 1..1 << 32;
 
 /// The table `[train]`.
-pub(super) struct Loop {
+pub(super) struct Training {
     pub(super) epochs: u64,
     pub(super) batch_size: usize,
     pub(super) accumulate: usize,
@@ -28,9 +28,9 @@ pub(super) struct Loop {
     pub(super) on_non_finite: NonFinite,
 }
 
-impl Loop {
+impl Training {
     pub(super) fn parse(root: &Table<'_>) -> Result<Self> {
-        let mut settings = Loop {
+        let mut settings = Training {
             epochs: 100,
             batch_size: 64,
             accumulate: 1,

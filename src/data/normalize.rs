@@ -53,7 +53,10 @@ impl Normalize {
         let count = (data.len() * plane) as f64;
         let deviation = |(sum, square): (&f64, &f64)| {
             let variance = square / count - (sum / count).powi(2);
-            if variance > 0.0 { variance.sqrt() as f32 } else { 1.0 }
+            // What is smaller than the values' own rounding is none.
+            let deviation = variance.max(0.0).sqrt() as f32;
+            let varies = variance > 1e-14 * (square / count) && deviation >= f32::MIN_POSITIVE;
+            if varies { deviation } else { 1.0 }
         };
         let std = sums.iter().zip(&squares).map(deviation).collect();
         Normalize { mean: sums.iter().map(|sum| (sum / count) as f32).collect(), std }
@@ -74,5 +77,24 @@ impl Normalize {
     pub(super) fn fingerprint(&self) -> u64 {
         let constants = self.mean.iter().chain(&self.std).map(|x| u64::from(x.to_bits()));
         Fingerprint::new().numbers(constants).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ArrayDataset;
+    use super::*;
+
+    #[test]
+    fn a_channel_that_does_not_vary_is_not_blown_up() {
+        let of = |values: Vec<f32>| {
+            let n = values.len();
+            Normalize::of(&ArrayDataset::new("x", &[1], values, vec![0; n], 1).unwrap())
+        };
+        for value in [0.1, -1e-30, 1e30, 0.0, f32::MAX] {
+            assert_eq!(of(vec![value; 1000]), Normalize { mean: vec![value], std: vec![1.0] });
+        }
+        assert_eq!(of(vec![1.0, 3.0]), Normalize { mean: vec![2.0], std: vec![1.0] });
+        assert_eq!(of(vec![1e-45, 0.0, 0.0]).std, [1.0]);
     }
 }

@@ -109,6 +109,8 @@ fn print(file: &CheckpointFile, out: &mut Output) {
     field("schedule", &(state.schedule.spec.clone() + &numbers(&state.schedule.values)));
     field("monitor", &state.monitor);
     for (key, value) in &state.config {
+        // A text of many lines stays in its column.
+        let value = value.replace('\n', "\n            ");
         field("config", &format!("{key} = {value}"));
     }
 }

@@ -68,7 +68,9 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         pool.map_err(|error| Error::config("--threads", error.to_string()))?;
     }
     let mut config = RunConfig::read(path)?;
-    config.epochs = options.epochs.unwrap_or(config.epochs);
+    if let Some(epochs) = options.epochs {
+        config = config.epochs(epochs);
+    }
     config.run.dir = options.run_dir.unwrap_or(config.run.dir);
     let data = config.load()?;
     let [train, valid] = [Part::Train, Part::Valid].map(|part| data.part(part).expect("is there"));
