@@ -205,7 +205,7 @@ fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedul
 
 /// The table `[monitor]`.
 pub(super) fn monitor(root: &Table<'_>) -> Result<EarlyStopping> {
-    let Some(table) = root.get("monitor") else { return Ok(EarlyStopping::patience(5)) };
+    let Some(table) = root.get("monitor") else { return Ok(EarlyStopping::patience(10)) };
     let table = table.table("[monitor]")?.only(&["rule"])?;
     let what = "a rule, such as rule = \"patience(5)\"";
     let rule = table.need("rule", what)?;

@@ -99,7 +99,7 @@ pub struct Trainer<M> {
 }
 
 impl<M: Module> Trainer<M> {
-    /// A run of at most 100 epochs in batches of 64, with constant learning rate, patience 5, no
+    /// A run of at most 100 epochs in batches of 64, with constant learning rate, patience 10, no
     /// checkpoints and no output.
     pub fn new(model: M, params: Params, optimizer: Sgd) -> Self {
         Trainer {
@@ -107,7 +107,7 @@ impl<M: Module> Trainer<M> {
             params,
             optimizer,
             schedule: Box::new(ConstantLr),
-            monitor: EarlyStopping::patience(5),
+            monitor: EarlyStopping::patience(10), // see docs/early-stopping-study.md
             checkpoints: None,
             resume: Resume::Never,
             epochs: 100,
