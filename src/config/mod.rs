@@ -98,6 +98,10 @@ pub struct RunDir {
     pub progress: u64,
     /// Whether to write `log.jsonl`.
     pub log: bool,
+    /// Whether to write `report.html`.
+    pub report: bool,
+    /// Whether to write event files for TensorBoard.
+    pub tensorboard: bool,
 }
 
 impl RunConfig {

@@ -245,6 +245,8 @@ pub(super) fn run_dir(root: &Table<'_>, file: &str, base: &Path) -> Result<RunDi
         save_every: None,
         progress: 0,
         log: true,
+        report: true,
+        tensorboard: false,
     };
     let Some(table) = root.get("run") else { return Ok(run) };
     let table = table.table("[run]")?.only(&[
@@ -256,6 +258,8 @@ pub(super) fn run_dir(root: &Table<'_>, file: &str, base: &Path) -> Result<RunDi
         "save_every_seconds",
         "progress",
         "log",
+        "report",
+        "tensorboard",
     ])?;
     if let Some(dir) = table.get("dir") {
         run.dir = base.join(dir.string("the path of a directory")?);
@@ -276,8 +280,12 @@ pub(super) fn run_dir(root: &Table<'_>, file: &str, base: &Path) -> Result<RunDi
     if let Some(steps) = table.get("progress") {
         run.progress = steps.whole(0..u64::MAX)?;
     }
-    if let Some(log) = table.get("log") {
-        run.log = log.boolean()?;
+    let switches =
+        [("log", &mut run.log), ("report", &mut run.report), ("tensorboard", &mut run.tensorboard)];
+    for (key, on) in switches {
+        if let Some(value) = table.get(key) {
+            *on = value.boolean()?;
+        }
     }
     Ok(run)
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use ferrotape::checkpoint::{Checkpoints, Retention};
-use ferrotape::config::{Part, RunConfig};
+use ferrotape::config::{Part, RunConfig, RunDir};
 use ferrotape::data::Dataset;
 use ferrotape::nn::{Module, Sequential};
+use ferrotape::report::HtmlReport;
 use ferrotape::trainer::{
-    Interrupt, JsonLines, Outcome, PrintProgress, Resume, Stop, Trainer, evaluate,
+    Interrupt, JsonLines, Outcome, Progress, Resume, Stop, TensorBoard, Trainer, evaluate,
 };
 use ferrotape::{Error, Params};
 use serde_json::json;
@@ -88,7 +89,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         every_epochs: config.run.keep_every_epochs,
         max_bytes: config.run.max_bytes,
     };
-    let (progress, log) = (config.run.progress, config.run.log);
+    let RunDir { progress, log, report, tensorboard, .. } = config.run;
     let mut trainer = config
         .trainer(&data)?
         .checkpoints(Checkpoints::open(&dir)?.retention(retention))
@@ -97,10 +98,16 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
     drop(data);
     if !arguments.json {
         let every = if progress == 0 { u64::MAX } else { progress };
-        trainer = trainer.callback(PrintProgress { every });
+        trainer = trainer.callback(Progress::new(every));
     }
     if log {
         trainer = trainer.callback(JsonLines::new(dir.join("log.jsonl")));
+    }
+    if tensorboard {
+        trainer = trainer.callback(TensorBoard::new(dir.join("tensorboard")));
+    }
+    if report {
+        trainer = trainer.callback(HtmlReport::new(dir.join("report.html")));
     }
     finish(
         trainer,
