@@ -10,11 +10,8 @@ use crate::{
     math,
     par::{self, Work},
     simd::{Simd, SimdKernel},
+    tuning::elementwise::STREAM_FROM,
 };
-
-/// From this many floats on (32 MiB) an output is written past the caches, which could not keep it for
-/// the next kernel anyway.
-const STREAM_FROM: usize = 1 << 23;
 
 /// A function of `N` numbers, for vectors.
 pub(crate) trait Function<const N: usize>: Copy + Sync {

@@ -28,26 +28,9 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel, prefetch},
     tile::{MAX_ROWS, VECTORS, dot, emit, outer, panel, transpose, transpose_into},
+    tuning::gemm::{FEW, KC, MC, NC, SHALLOW, SHORT, SHORT_DOT, SMALL},
 };
 use std::ops::Range;
-
-/// Depth of a packed block: a panel of B is KC x 16 floats = 16 KiB, half of L1. A block shorter than this is used where `k`
-/// divides into equal parts.
-const KC: usize = 256;
-/// Rows of a packed block of A: MC x KC floats = 144 KiB, under a third of L2. A multiple of 6 and of 2.
-const MC: usize = 144;
-/// Columns of a packed block of B: KC x NC floats = 2 MiB.
-const NC: usize = 2048;
-/// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
-const SHORT: usize = 8 * MAX_ROWS;
-/// For so few columns of C, rows of A are not packed if they are contiguous.
-const FEW: usize = 256;
-/// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are.
-const SMALL: usize = 1 << 14;
-/// Up to this depth a product is bound by writing C.
-const SHALLOW: usize = 4;
-/// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
-const SHORT_DOT: usize = 128;
 
 /// A matrix in a slice: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]

@@ -24,7 +24,7 @@
 //! # The rooms
 //!
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
-//! for threads, [`scratch`] lends memory, [`memory`] asks for large pages, [`mod@reference`] holds the oracle. All else is kernels.
+//! for threads, [`scratch`] lends memory, [`memory`] asks for large pages, `tuning` has the numbers that were found by measuring, [`mod@reference`] holds the oracle. All else is kernels.
 
 pub mod broadcast;
 pub mod conv2d;
@@ -46,6 +46,7 @@ pub mod sgd;
 pub mod simd;
 pub mod softmax;
 mod tile;
+mod tuning;
 
 /// What happens to what is already in an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

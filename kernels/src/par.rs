@@ -17,6 +17,7 @@
 //! assert!(y.iter().all(|&y| y == 2.0));
 //! ```
 
+use crate::tuning::par::{MIN_ELEMENTS, MIN_MULTIPLY_ADDS};
 use std::ops::Range;
 
 /// How much there is to do: decides whether a second thread is worth waking.
@@ -29,17 +30,11 @@ pub enum Work {
 }
 
 impl Work {
-    /// Below this many multiply-adds a second thread does not pay: 2^19 take 10 us on one core at 100 GFLOP/s, and
-    /// waking a parked thread takes about 6 us (measured on a Zen 3 virtual machine).
-    pub const MIN_MULTIPLY_ADDS: usize = 1 << 19;
-    /// The same for elements: 2^17 floats in and out of the L2 cache take about 10 us.
-    pub const MIN_ELEMENTS: usize = 1 << 17;
-
     /// The number of pieces to cut into: 1, or the number of threads of the current pool.
     pub fn pieces(self) -> usize {
         let worth_it = match self {
-            Work::MultiplyAdds(n) => n >= Self::MIN_MULTIPLY_ADDS,
-            Work::Elements(n) => n >= Self::MIN_ELEMENTS,
+            Work::MultiplyAdds(n) => n >= MIN_MULTIPLY_ADDS,
+            Work::Elements(n) => n >= MIN_ELEMENTS,
         };
         if worth_it { rayon::current_num_threads() } else { 1 }
     }
@@ -206,9 +201,9 @@ mod tests {
     fn small_work_stays_in_one_piece() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
         pool.install(|| {
-            assert_eq!(Work::Elements(Work::MIN_ELEMENTS - 1).pieces(), 1);
-            assert_eq!(Work::Elements(Work::MIN_ELEMENTS).pieces(), 4);
-            assert_eq!(Work::MultiplyAdds(Work::MIN_MULTIPLY_ADDS - 1).pieces(), 1);
+            assert_eq!(Work::Elements(MIN_ELEMENTS - 1).pieces(), 1);
+            assert_eq!(Work::Elements(MIN_ELEMENTS).pieces(), 4);
+            assert_eq!(Work::MultiplyAdds(MIN_MULTIPLY_ADDS - 1).pieces(), 1);
         });
     }
 }

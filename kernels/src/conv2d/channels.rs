@@ -25,13 +25,9 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel},
     tile::{VECTORS, emit, outer, panel, transpose_into},
+    tuning::conv2d::{SUMS, TAPS},
 };
 use std::ops::Range;
-
-/// Taps in a part: a panel is 512 x 16 floats = 32 KiB and streams from L2 while its pixels stay in L1.
-const TAPS: usize = 512;
-/// Floats of a block of sums: 256 KiB, half of L2.
-const SUMS: usize = 1 << 16;
 
 /// Computes `out [images, groups * lanes, channel]`.
 pub(super) fn run(sweep: &Sweep, out: Shared) {

@@ -29,11 +29,9 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel},
     tile::spread,
+    tuning::conv2d::VECTORS,
 };
 use std::ops::Range;
-
-/// Vectors of pixels that all output channels visit while their part of the image is hot: a multiple of every V.
-const VECTORS: usize = 24;
 
 /// Computes `out [images, groups * lanes, channel]`.
 pub(super) fn run(sweep: &Sweep, out: Shared) {

@@ -22,11 +22,9 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel},
     tile::{VECTORS, emit, outer, panel, transpose_into},
+    tuning::conv2d::PIXELS,
 };
 use std::ops::Range;
-
-/// Pixels in a block: a panel of `dy` is 256 x 16 floats = 16 KiB, half of L1.
-const PIXELS: usize = 256;
 
 /// `dw [o, taps]` from `dy` and `x`; tap `t` reads the image at `taps[t]`, a pixel at `row * step[0] + col * step[1]`.
 pub(super) struct WeightSums<'a> {

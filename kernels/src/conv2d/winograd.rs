@@ -41,27 +41,12 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel},
     tile::{VECTORS, emit, outer, panel, transpose_into},
+    tuning::winograd::{FAR_TILES, MIN_CHANNELS, MIN_PIXELS, NEAR, PART, TILES},
 };
 use std::{cell::Cell, ops::Range, sync::OnceLock};
 
 /// Places in a tile of the input.
 const PLACES: usize = 16;
-/// Tiles in a block: so many share one reading of the transformed kernels, and with 64 channels they fill L2.
-const TILES: usize = 48;
-/// The same where the transformed kernels come from beyond L2 and L3: 137% of the peak of the direct loops with 512
-/// channels, against 122% with 48 tiles.
-const FAR_TILES: usize = 192;
-/// Channels summed up before the sum is added to those of the other parts. Without parts the error would be twice that of
-/// the direct loops with 512 channels; with these it is smaller with any number.
-const PART: usize = 32;
-/// Floats of transformed kernels that the caches can be hoped to keep: 8 MiB.
-const NEAR: usize = 1 << 21;
-
-/// With fewer channels in or out than this the transforms cost more than the products they save: 16 to 16 channels are
-/// 1.2 times as fast as in the direct loops, 8 to 16 channels between 0.9 and 1.1 times.
-const MIN_CHANNELS: usize = 16;
-/// With fewer pixels in the batch than this, transforming the kernels does.
-const MIN_PIXELS: usize = 64;
 
 thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(true) };

@@ -1,0 +1,78 @@
+//! The numbers that were found by measuring, with what was measured.
+//!
+//! All on one core of a Zen 3 virtual machine with AVX2 (32 KiB of L1, 512 KiB of L2), whose peak is 98 GFLOP/s; single
+//! precision, medians, in GFLOP/s unless it says otherwise. They are no part of any result's meaning, but they are part
+//! of its bits: they decide where a sum is cut.
+
+/// See [`mod@crate::gemm`].
+pub(crate) mod gemm {
+    /// Depth of a packed block: a panel of B is KC x 16 floats = 32 KiB and streams through L1, and C is read and written
+    /// once for so many products. 1024^3: 88 at 256, 90 at 384, 92 at 512, 93 at 768. Shorter where `k` divides into equal
+    /// parts.
+    pub(crate) const KC: usize = 512;
+    /// Rows of a packed block of A: MC x KC floats = 192 KiB, under half of L2. A multiple of 6 and of 2. With KC 512,
+    /// 1024^3: 92 at 48, 92 at 72, 93 at 96, 91 at 144.
+    pub(crate) const MC: usize = 96;
+    /// Columns of a packed block of B: KC x NC floats = 4 MiB, a part of L3. 1024^3: 88 at 512, 1024, 2048 and 4096 alike.
+    pub(crate) const NC: usize = 2048;
+    /// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
+    pub(crate) const SHORT: usize = 48;
+    /// For so few columns of C, rows of A are not packed if they are contiguous.
+    pub(crate) const FEW: usize = 256;
+    /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are.
+    pub(crate) const SMALL: usize = 1 << 14;
+    /// Up to this depth a product is bound by writing C, which is fastest row by row: 120 x 1 x 1176 takes 14 us so, 29 us in
+    /// tiles of 6 rows.
+    pub(crate) const SHALLOW: usize = 4;
+    /// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
+    pub(crate) const SHORT_DOT: usize = 128;
+}
+
+/// See [`mod@crate::conv2d`].
+pub(crate) mod conv2d {
+    /// Taps in a part of the direct sums: a panel is 512 x 16 floats = 32 KiB and streams from L2 while its pixels stay in
+    /// L1. 64 channels of 56 x 56: 89 at 128, 90 at 256 and 512, 86 at 1024; 256 channels of 14 x 14: 92, 94, 95, 95.
+    pub(crate) const TAPS: usize = 512;
+    /// Floats of a block of direct sums: 256 KiB, half of L2. 91 from 2^15 to 2^16, 90 at 2^14 and 2^17.
+    pub(crate) const SUMS: usize = 1 << 16;
+    /// Pixels in a block of the sums for the weights: a panel of `dy` is 512 x 16 floats = 32 KiB. 64 channels of 56 x 56: 90 at
+    /// 64, 91 at 128, 92 at 256, 94 at 512; 128 channels with stride 2: 81, 87, 90, 90.
+    pub(crate) const PIXELS: usize = 512;
+    /// Vectors of pixels that all output channels visit while their part of the image is hot: a multiple of every V.
+    pub(crate) const VECTORS: usize = 24;
+}
+
+/// See `conv2d/winograd.rs`.
+pub(crate) mod winograd {
+    /// Tiles in a block: so many share one reading of the transformed kernels, and with 64 channels they fill L2. 64 channels
+    /// of 14 x 14, in terms of the direct products: 145 up to 64 tiles, 110 from 96 on.
+    pub(crate) const TILES: usize = 48;
+    /// The same where the transformed kernels come from beyond L2 and L3: with 512 channels 137, against 122 with 48 tiles.
+    pub(crate) const FAR_TILES: usize = 192;
+    /// Floats of transformed kernels that the caches can be hoped to keep: 8 MiB.
+    pub(crate) const NEAR: usize = 1 << 21;
+    /// Channels summed up before the sum is added to those of the other parts. In one part, the error with 512 channels is
+    /// twice that of the direct loops; with these it is smaller with any number, for 2% of the time.
+    pub(crate) const PART: usize = 32;
+    /// With fewer channels in or out than this the transforms cost more than the products they save: 16 to 16 channels are
+    /// 1.2 times as fast as in the direct loops, 8 to 16 channels between 0.9 and 1.1 times.
+    pub(crate) const MIN_CHANNELS: usize = 16;
+    /// With fewer pixels in the batch than this, transforming the kernels does.
+    pub(crate) const MIN_PIXELS: usize = 64;
+}
+
+/// See [`mod@crate::par`].
+pub(crate) mod par {
+    /// Below this many multiply-adds a second thread does not pay: 2^19 take 10 us on one core at 100 GFLOP/s, and waking a
+    /// parked thread takes about 6 us.
+    pub(crate) const MIN_MULTIPLY_ADDS: usize = 1 << 19;
+    /// The same for elements: 2^17 floats in and out of the L2 cache take about 10 us.
+    pub(crate) const MIN_ELEMENTS: usize = 1 << 17;
+}
+
+/// See [`mod@crate::elementwise`].
+pub(crate) mod elementwise {
+    /// From this many floats on (32 MiB) an output is written past the caches, which could not keep it for the next kernel
+    /// anyway.
+    pub(crate) const STREAM_FROM: usize = 1 << 23;
+}
