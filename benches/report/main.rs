@@ -12,7 +12,7 @@
 //! |---|---|
 //! | W1 | matrix products |
 //! | W2 | convolutions: forward, gradient by input, gradient by weights |
-//! | W3 | pooling, ReLU, cross-entropy, SGD |
+//! | W3 | pooling, ReLU, batch normalisation, cross-entropy, SGD |
 //! | W4 | whole training steps; each in a process of its own, for its peak memory |
 //! | W5 | inference on one image |
 //! | W7 | saving and loading 500 MB: a bench of its own, `cargo bench --bench checkpoint` |
@@ -22,18 +22,14 @@
 
 mod machine;
 mod rows;
+mod small_ops;
 #[path = "../workloads/mod.rs"]
 mod workloads;
 
-use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
-use ferrotape_kernels::pool2d::{self, Pool2dDims};
-use ferrotape_kernels::sgd::{self, SgdStep};
-use ferrotape_kernels::{Write, elementwise, softmax};
-
 use rows::{Peers, Row, Timing};
-use workloads::{CONV_OPS, ConvData, GEMMS, GemmData, Network, SGD_LEN, STEPS, convs, random};
+use workloads::{CONV_OPS, ConvData, GEMMS, GemmData, Network, STEPS, convs};
 
 /// What the command line asks for.
 struct Options {
@@ -210,132 +206,6 @@ impl Report {
                 self.print(&Row::new("W2", name, "fwd+bwd", threads, timing).flops(3.0 * flops));
             }
         }
-    }
-
-    fn w3(&self, threads: usize) {
-        self.pooling(threads);
-        self.relu(threads);
-        self.cross_entropy(threads);
-        self.sgd(threads);
-    }
-
-    fn pooling(&self, threads: usize) {
-        let pools = ["maxpool2x2", "avgpool2x2"];
-        let wanted = |name: &&str| ["fwd", "fwd+bwd"].iter().any(|op| self.wanted("W3", name, op));
-        if !pools.iter().any(wanted) {
-            return;
-        }
-        let d = Pool2dDims {
-            n: 64,
-            c: 64,
-            h: 32,
-            w: 32,
-            kernel: [2, 2],
-            stride: [2, 2],
-            padding: [0, 0],
-        };
-        let len = d.n * d.c * d.h * d.w;
-        let (x, dy) = (random(len, 1), random(len / 4, 2));
-        let (mut y, mut codes, mut dx) = (vec![0.0; len / 4], vec![0; len / 4], random(len, 3));
-        for name in pools {
-            let mut forward = |y: &mut [f32]| match name {
-                "maxpool2x2" => pool2d::max_forward(y, Some(&mut codes), black_box(&x), &d),
-                _ => pool2d::avg_forward(y, black_box(&x), &d),
-            };
-            if self.wanted("W3", name, "fwd") {
-                let timing = self.time(|| forward(&mut y));
-                self.print(&Row::new("W3", name, "fwd", threads, timing).bytes(5 * len));
-            }
-            if self.wanted("W3", name, "fwd+bwd") {
-                let timing = self.time(|| match name {
-                    "maxpool2x2" => {
-                        pool2d::max_forward(&mut y, Some(&mut codes), black_box(&x), &d);
-                        pool2d::max_backward(&mut dx, Write::Set, &dy, &codes, &d);
-                    }
-                    _ => {
-                        pool2d::avg_forward(&mut y, black_box(&x), &d);
-                        pool2d::avg_backward(&mut dx, Write::Set, &dy, &d);
-                    }
-                });
-                self.print(&Row::new("W3", name, "fwd+bwd", threads, timing).bytes(10 * len));
-            }
-        }
-    }
-
-    fn relu(&self, threads: usize) {
-        let len = if self.options.test { 1 << 16 } else { 16 << 20 };
-        let ops = ["fwd", "fwd+bwd"].map(|op| self.wanted("W3", "relu16M", op));
-        if ops == [false; 2] {
-            return;
-        }
-        let (x, dy) = (random(len, 1), random(len, 2));
-        let (mut y, mut dx) = (random(len, 3), random(len, 4));
-        if ops[0] {
-            let timing = self.time(|| elementwise::relu_forward(&mut y, black_box(&x)));
-            self.print(&Row::new("W3", "relu16M", "fwd", threads, timing).bytes(8 * len));
-        }
-        if ops[1] {
-            let timing = self.time(|| {
-                elementwise::relu_forward(&mut y, black_box(&x));
-                elementwise::relu_backward(&mut dx, Write::Set, &dy, &y);
-            });
-            self.print(&Row::new("W3", "relu16M", "fwd+bwd", threads, timing).bytes(20 * len));
-        }
-    }
-
-    fn cross_entropy(&self, threads: usize) {
-        for classes in [10, 1000] {
-            let name = format!("xent128x{classes}");
-            if !self.wanted("W3", &name, "fwd+bwd") {
-                continue;
-            }
-            let rows = 128;
-            let logits = random(rows * classes, 1);
-            let targets: Vec<usize> = (0..rows).map(|row| row * 31 % classes).collect();
-            let scale = vec![1.0 / rows as f32; rows];
-            let (mut losses, mut log_probs) = (vec![0.0; rows], vec![0.0; rows * classes]);
-            let mut dlogits = vec![0.0; rows * classes];
-            let timing = self.time(|| {
-                let logits = black_box(&logits);
-                softmax::cross_entropy_forward(
-                    &mut losses,
-                    &mut log_probs,
-                    logits,
-                    &targets,
-                    0.0,
-                    rows,
-                    classes,
-                );
-                softmax::cross_entropy_backward(
-                    &mut dlogits,
-                    Write::Set,
-                    &scale,
-                    &log_probs,
-                    &targets,
-                    0.0,
-                    rows,
-                    classes,
-                );
-            });
-            self.print(&Row::new("W3", &name, "fwd+bwd", threads, timing));
-        }
-    }
-
-    fn sgd(&self, threads: usize) {
-        if !self.wanted("W3", "sgd_mom_11M", "step") {
-            return;
-        }
-        let settings = SgdStep {
-            lr: 1e-5,
-            momentum: 0.9,
-            dampening: 0.0,
-            weight_decay: 0.0,
-            nesterov: false,
-            first: false,
-        };
-        let (mut w, mut v, g) = (random(SGD_LEN, 1), random(SGD_LEN, 2), random(SGD_LEN, 3));
-        let timing = self.time(|| sgd::step(&mut w, &mut v, black_box(&g), &settings));
-        self.print(&Row::new("W3", "sgd_mom_11M", "step", threads, timing).bytes(20 * SGD_LEN));
     }
 
     fn w4(&self, threads: usize) {
