@@ -116,7 +116,7 @@ impl DataConfig {
         let read = self.format.read(&self.path, None, self.classes());
         let (data, mut test) = read.map_err(at(&self.place))?;
         if let Some((path, place)) = &self.test_path {
-            let names = names(&data);
+            let names = data.class_names();
             let (data, _) =
                 self.format.read(path, None, Classes::Named(&names)).map_err(at(place))?;
             test = Some(data);
@@ -194,11 +194,6 @@ fn normalization(value: Option<Value<'_>>) -> Result<Normalization> {
     })
 }
 
-/// The names of a data set's classes.
-pub(super) fn names(data: &dyn Dataset) -> Vec<String> {
-    (0..data.classes()).map(|class| data.class_name(class)).collect()
-}
-
 /// A part of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -231,7 +226,7 @@ impl Data {
 
     /// The names of the classes.
     pub fn class_names(&self) -> Vec<String> {
-        names(&self.data)
+        self.data.class_names()
     }
 
     /// What to learn from.

@@ -13,7 +13,7 @@ use crate::data::{ArrayDataset, Batches, Dataset, Normalize, Subset};
 use crate::error::{Error, Result};
 use crate::nn::{Module, Sequential};
 use crate::params::Params;
-use crate::trainer;
+use crate::trainer::{self, EVALUATION_BATCH};
 
 /// A checkpoint may come from anywhere: larger inputs are not believed.
 const LARGEST_INPUT: usize = 1 << 26;
@@ -171,7 +171,7 @@ impl Saved {
 
     /// The probabilities of the classes for each example.
     pub fn predict(&self, data: &dyn Dataset) -> Vec<Vec<f32>> {
-        let mut batches = Batches::new(data, 250);
+        let mut batches = Batches::new(data, EVALUATION_BATCH);
         let mut all = Vec::with_capacity(data.len());
         while let Some(batch) = batches.next() {
             let probabilities = trainer::predict(&self.model, &self.params, &batch.inputs);

@@ -13,7 +13,7 @@ use crate::optim::{
     ConstantLr, CosineAnnealing, ExponentialLr, LinearWarmUp, LrSchedule, MultiStepLr, OneCycle,
     PerStep, ReduceOnPlateau, Sgd, StepLr,
 };
-use crate::trainer::NonFinite;
+use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite};
 
 const COUNT: std::ops::Range<u64> = 1..u64::MAX;
 const SMALL: std::ops::Range<u64> = 1..1 << 32;
@@ -31,8 +31,8 @@ pub(super) struct Training {
 impl Training {
     pub(super) fn parse(root: &Table<'_>) -> Result<Self> {
         let mut settings = Training {
-            epochs: 100,
-            batch_size: 64,
+            epochs: DEFAULT_EPOCHS,
+            batch_size: DEFAULT_BATCH_SIZE,
             accumulate: 1,
             clip_norm: None,
             clip_value: None,
@@ -205,7 +205,7 @@ fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedul
 
 /// The table `[monitor]`.
 pub(super) fn monitor(root: &Table<'_>) -> Result<EarlyStopping> {
-    let Some(table) = root.get("monitor") else { return Ok(EarlyStopping::patience(10)) };
+    let Some(table) = root.get("monitor") else { return Ok(EarlyStopping::default()) };
     let table = table.table("[monitor]")?.only(&["rule"])?;
     let what = "a rule, such as rule = \"patience(5)\"";
     let rule = table.need("rule", what)?;

@@ -70,6 +70,11 @@ pub trait Dataset: Send + Sync {
         class.to_string()
     }
 
+    /// What all classes are called, in their order.
+    fn class_names(&self) -> Vec<String> {
+        (0..self.classes()).map(|class| self.class_name(class)).collect()
+    }
+
     /// How stored values were normalised, if they were: whoever uses a model has to do the same to
     /// its inputs, so checkpoints keep it.
     fn normalization(&self) -> Option<&Normalize> {

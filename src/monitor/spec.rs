@@ -105,6 +105,13 @@ impl From<Rule> for EarlyStopping {
     }
 }
 
+/// Patience 10, which `docs/early-stopping-study.md` recommends.
+impl Default for EarlyStopping {
+    fn default() -> Self {
+        EarlyStopping::patience(10)
+    }
+}
+
 impl EarlyStopping {
     /// Stops when `rule` holds; watches `valid_loss`, lower is better.
     pub fn new(rule: Rule) -> Self {

@@ -98,6 +98,11 @@ impl Layer {
         Layer::Linear { inputs, outputs }
     }
 
+    /// Max-pooling.
+    pub fn max_pool2d(kernel: usize, stride: usize) -> Self {
+        Layer::MaxPool2d { kernel, stride }
+    }
+
     /// How many weights the layer has; `None` if the number does not fit a `usize`.
     fn weights(&self) -> Option<usize> {
         let (inputs, outputs, window) = match *self {
@@ -125,11 +130,6 @@ impl Layer {
             Layer::Dropout { p } => (0.0..1.0).contains(&p),
             _ => true,
         }
-    }
-
-    /// Max-pooling.
-    pub fn max_pool2d(kernel: usize, stride: usize) -> Self {
-        Layer::MaxPool2d { kernel, stride }
     }
 }
 

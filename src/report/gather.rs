@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::png::Image;
 use super::{Mistake, Network, Report, Validation, pictures};
 use crate::checkpoint::{self, CheckpointFile, Entry, Retention, Role};
 use crate::data::Dataset;
@@ -37,8 +38,8 @@ impl Report {
             ("Validation examples", grouped(end.valid.len() as u64)),
         ];
         if let Some(checkpoints) = end.checkpoints {
-            let roles = checkpoints.roles().into_iter().map(|roles| names(roles.names()));
-            report.checkpoints = checkpoints.entries().iter().cloned().zip(roles).collect();
+            let entries = checkpoints.entries().iter().cloned();
+            report.checkpoints = entries.zip(checkpoints.roles()).collect();
         }
         let input = end.train.input_shape();
         let shape = [&[1], input].concat();
@@ -86,7 +87,6 @@ impl Report {
                 report.filters = pictures::filters(&weight.data, &Shape::new(&weight.shape), None);
             }
         }
-        let roles = roles.into_iter().map(|roles| names(roles.names()));
         report.checkpoints = entries.into_iter().zip(roles).collect();
         let log = dir.join("log.jsonl");
         if log.exists() {
@@ -96,8 +96,7 @@ impl Report {
     }
 
     /// A report on a log in JSON Lines, of this library or any other program: see
-    /// [`read_log`]. It is judged by the rule that the log names, or by
-    /// `patience(5)`.
+    /// [`read_log`]. It is judged by the rule that the log names, or by the default one.
     ///
     /// # Errors
     /// If the file cannot be read or has no evaluation.
@@ -121,7 +120,7 @@ impl Report {
         found: Option<EarlyStopping>,
     ) -> Result<Self> {
         let own = found.is_some();
-        let spec = found.unwrap_or_else(|| EarlyStopping::patience(5));
+        let spec = found.unwrap_or_default();
         let mut report = Report::new(title, history, spec)?;
         let reason = report.verdicts.last().and_then(|verdict| verdict.stop_reason().cloned());
         report.stop = reason.filter(|_| own).map(Stop::Early);
@@ -164,7 +163,7 @@ impl Validation {
         };
         Validation {
             confusion,
-            class_names: (0..data.classes()).map(|class| data.class_name(class)).collect(),
+            class_names: data.class_names(),
             mistakes: wrong.iter().take(MISTAKES).map(mistake).collect(),
         }
     }
@@ -187,12 +186,8 @@ fn verified(entry: &Entry) -> Result<CheckpointFile> {
     Ok(file)
 }
 
-fn names(names: Vec<&'static str>) -> Vec<String> {
-    names.into_iter().map(str::to_owned).collect()
-}
-
 /// The filters of the first parameter that has any.
-fn first_filters(params: &Params, input: &[usize]) -> Vec<super::png::Image> {
+fn first_filters(params: &Params, input: &[usize]) -> Vec<Image> {
     let weight = params.ids().find(|&id| params.shape(id).len() >= 2);
     weight
         .map_or(Vec::new(), |id| pictures::filters(params.get(id), &params.shape(id), Some(input)))

@@ -34,7 +34,7 @@ mod words;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::Entry;
+use crate::checkpoint::{Entry, Roles};
 use crate::error::Result;
 use crate::metrics::ConfusionMatrix;
 use crate::monitor::{Best, EarlyStopping, Observation, Verdict, verdicts};
@@ -59,7 +59,7 @@ pub struct Report {
     config: Vec<(String, String)>,
     /// Further facts for the first lines.
     facts: Vec<(&'static str, String)>,
-    checkpoints: Vec<(Entry, Vec<String>)>,
+    checkpoints: Vec<(Entry, Roles)>,
     network: Network,
     filters: Vec<Image>,
     validation: Option<Validation>,

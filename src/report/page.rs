@@ -376,7 +376,7 @@ fn checkpoints(html: &mut String, report: &Report) {
                 entry.cursor.epoch.to_string(),
                 entry.cursor.step.to_string(),
                 or_dash(entry.metric.as_ref().map(|metric| short(metric.value))),
-                escape(&roles.join(", ")),
+                roles.names().join(", "),
                 bytes(entry.bytes),
                 format!("<code class=\"digest\">{}</code>", escape(&entry.digest)),
             ],

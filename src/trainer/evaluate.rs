@@ -12,7 +12,7 @@ use super::Interrupt;
 
 /// Examples per evaluation batch. Fixed, because the choice of a kernel's algorithm may depend
 /// on the batch size, and an evaluation must give the same bits wherever it is made.
-const BATCH: usize = 250;
+pub(crate) const EVALUATION_BATCH: usize = 250;
 
 /// What one pass over a data set measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +79,7 @@ impl Evaluator<'_> {
         let mut predictions = Vec::with_capacity(indices.len());
         let mut confusion = ConfusionMatrix::new(data.classes());
         let mut top5 = 0;
-        let mut batches = Batches::over(data, indices, BATCH);
+        let mut batches = Batches::over(data, indices, EVALUATION_BATCH);
         let per_example =
             CrossEntropyOptions { reduction: Reduction::None, ..CrossEntropyOptions::default() };
         while let Some(batch) = batches.next() {

@@ -31,6 +31,8 @@ pub use callback::{
     Callback, EndInfo, EvaluationInfo, JsonLines, PrintProgress, Progress, RunInfo, StepInfo,
     TensorBoard,
 };
+#[cfg(feature = "cli")]
+pub(crate) use evaluate::EVALUATION_BATCH;
 pub use evaluate::{Evaluation, evaluate, predict};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;
@@ -42,6 +44,9 @@ use crate::monitor::{Best, EarlyStopping, Observation, StopReason};
 use crate::nn::Module;
 use crate::optim::{ConstantLr, LrSchedule, Sgd};
 use crate::params::Params;
+
+pub(crate) const DEFAULT_EPOCHS: u64 = 100;
+pub(crate) const DEFAULT_BATCH_SIZE: usize = 64;
 
 /// What to do if the checkpoint directory already holds a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -107,11 +112,11 @@ impl<M: Module> Trainer<M> {
             params,
             optimizer,
             schedule: Box::new(ConstantLr),
-            monitor: EarlyStopping::patience(10), // see docs/early-stopping-study.md
+            monitor: EarlyStopping::default(),
             checkpoints: None,
             resume: Resume::Never,
-            epochs: 100,
-            batch_size: 64,
+            epochs: DEFAULT_EPOCHS,
+            batch_size: DEFAULT_BATCH_SIZE,
             accumulate: 1,
             clip_norm: None,
             clip_value: None,

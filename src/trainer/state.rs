@@ -46,15 +46,13 @@ pub(super) fn config<M: Module>(
     let optimizer: Vec<String> =
         hyper.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let digest = |data: &dyn Dataset| format!("{:016x}", data.fingerprint());
-    let class_names: Vec<String> =
-        (0..train.classes()).map(|class| train.class_name(class)).collect();
     let limit = |limit: Option<f32>| limit.map_or("none".to_owned(), |limit| limit.to_string());
     [
         ("architecture", trainer.model.architecture()),
         // What whoever uses the model must know about its inputs and outputs.
         ("input_shape", json(&train.input_shape())),
         ("normalization", json(&train.normalization())),
-        ("classes", json(&class_names)),
+        ("classes", json(&train.class_names())),
         ("seed", trainer.params.seed().to_string()),
         ("batch_size", trainer.batch_size.to_string()),
         ("accumulate", trainer.accumulate.to_string()),

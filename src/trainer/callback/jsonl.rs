@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 
@@ -129,9 +129,7 @@ impl Callback for JsonLines {
         self.monitor.clone_from(&run.monitor);
         let kept = self.lines_until(run.step)?;
         let failed = |e| Error::io("write", &self.path, e);
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).open(&self.path).map_err(failed)?;
+        let mut file = File::create(&self.path).map_err(failed)?;
         for line in kept {
             writeln!(file, "{line}").map_err(failed)?;
         }

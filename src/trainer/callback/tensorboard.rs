@@ -11,7 +11,7 @@
 //! All numbers are little-endian. The field numbers are those of TensorFlow's `event.proto` and
 //! `summary.proto`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -50,7 +50,7 @@ impl Callback for TensorBoard {
         let (seconds, nanos) = (now.as_secs(), now.subsec_nanos());
         let name = format!("events.out.tfevents.{seconds:010}.{nanos:09}.ferrotape");
         let path = self.dir.join(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = File::create_new(&path);
         self.file = Some((path.clone(), file.map_err(|e| Error::io("create", path, e))?));
         self.write(&event(seconds as f64, 0).text(3, "brain.Event:2"))?;
         if run.resumed_from.is_some() {
