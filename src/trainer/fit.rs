@@ -1,17 +1,17 @@
 //! The loop itself.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::clock::Clock;
 use super::evaluate::{Evaluation, Evaluator, check_model};
 use super::saver::{Report, Saver};
 use super::state::{self, Position};
 use super::step::{NonFinite, Stepper, Taken};
-use super::{EndInfo, EvaluationInfo, Outcome, Resume, RunInfo, StepInfo, Stop, Trainer};
-use crate::checkpoint::{Checkpoints, Metric, Skipped};
+use super::{EndInfo, EvaluationInfo, Outcome, StepInfo, Stop, Trainer};
+use crate::checkpoint::{Checkpoints, Metric};
 use crate::data::{Augment, Dataset};
 use crate::error::{Error, Result};
-use crate::monitor::{Mode, Monitor, Observation, TrainingPlan, Verdict};
+use crate::monitor::{Mode, Monitor, Observation, TrainingPlan};
 use crate::nn::Module;
 use crate::optim::Progress;
 use crate::params::Params;
@@ -62,8 +62,8 @@ impl<M: Module> Trainer<M> {
 /// A run in progress.
 pub(super) struct Run<'d, M> {
     pub(super) trainer: Trainer<M>,
-    train: &'d dyn Dataset,
-    valid: &'d dyn Dataset,
+    pub(super) train: &'d dyn Dataset,
+    pub(super) valid: &'d dyn Dataset,
     /// A fixed sample of the training data, as large as the validation data: its loss in
     /// evaluation mode is comparable with the validation loss, which the mean over an epoch's
     /// batches, measured while the weights move and with dropout on, is not.
@@ -76,21 +76,16 @@ pub(super) struct Run<'d, M> {
     /// How often the run went back to its best weights; each time halves the learning rate.
     pub(super) roll_backs: u32,
     /// The weights and buffers of the best evaluation.
-    best: Option<Params>,
+    pub(super) best: Option<Params>,
     /// With what the present weights compete for the role "best", if they were evaluated.
     metric: Option<Metric>,
-    stepper: Stepper<'d>,
+    pub(super) stepper: Stepper<'d>,
     eval_tape: Tape,
-    saver: Saver,
+    pub(super) saver: Saver,
     /// Whether there is something that the last save does not have.
     unsaved: bool,
     warnings: Vec<String>,
-    /// Seconds of training before this process, and when it began.
-    clock: (f64, Instant),
-    /// Time spent in steps, and images trained, since this process began.
-    training: (Duration, u64),
-    /// Time for which steps waited for saving, since this process began.
-    saving: Duration,
+    pub(super) clock: Clock,
 }
 
 impl<'d, M: Module> Run<'d, M> {
@@ -118,143 +113,8 @@ impl<'d, M: Module> Run<'d, M> {
             saver: Saver::Nowhere,
             unsaved: false,
             warnings: Vec::new(),
-            clock: (0.0, Instant::now()),
-            training: (Duration::ZERO, 0),
-            saving: Duration::ZERO,
+            clock: Clock::start(),
         })
-    }
-
-    /// Takes over the last checkpoint, or makes sure that there can be a first one.
-    fn begin(&mut self) -> Result<()> {
-        let plan = TrainingPlan {
-            lr_step: self.trainer.schedule.step_epochs().and_then(|n| n.try_into().ok()),
-            evaluations: self.trainer.epochs.try_into().ok(),
-            ..TrainingPlan::default()
-        };
-        let mut notes = self.trainer.monitor.warnings(&plan);
-        let mut resumed_from = None;
-        if let Some(mut checkpoints) = self.trainer.checkpoints.take() {
-            resumed_from = self.resume(&mut checkpoints, &mut notes)?;
-            if resumed_from.is_none() {
-                self.preflight(&mut checkpoints)?;
-            }
-            self.saver = Saver::new(Some(checkpoints), self.trainer.background);
-        }
-        let info = RunInfo {
-            resumed_from,
-            notes,
-            epoch: self.position.epoch,
-            step: self.position.step,
-            steps_per_epoch: self.stepper.per_epoch(),
-            train_examples: self.train.len(),
-            valid_examples: self.valid.len(),
-            epochs: self.trainer.epochs,
-            monitor: self.trainer.monitor.to_string(),
-        };
-        self.trainer.callbacks.iter_mut().try_for_each(|callback| callback.on_start(&info))
-    }
-
-    /// Goes to where the last checkpoint is, if there is one and that is wanted.
-    fn resume(
-        &mut self,
-        checkpoints: &mut Checkpoints,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<PathBuf>> {
-        let dir = checkpoints.dir().display().to_string();
-        if !checkpoints.has_checkpoints() {
-            if self.trainer.resume == Resume::Auto {
-                notes.push(format!("nothing to resume in {dir}: starting afresh"));
-            }
-            return Ok(None);
-        }
-        if self.trainer.resume == Resume::Never {
-            let reason = format!(
-                "{dir} already holds a run, which is never overwritten; resume it, or choose \
-                 another directory"
-            );
-            return Err(Error::config("run directory", reason));
-        }
-        let latest = checkpoints.load_latest()?.expect("there are checkpoints");
-        notes.extend(latest.skipped.iter().map(skipped_note));
-        let Trainer { params, optimizer, monitor, .. } = &mut self.trainer;
-        let restored = state::restore(&latest.state, &self.config, params, optimizer)?;
-        if latest.state.monitor != state::monitor_text(monitor) {
-            notes.push(format!("the monitor is now {monitor}"));
-        }
-        self.position = restored.position;
-        self.roll_backs = restored.roll_backs;
-        self.clock = (restored.elapsed, Instant::now());
-        for observation in restored.history {
-            self.monitor.observe(observation);
-        }
-        self.refuse_if_finished()?;
-        self.best = self.load_best(checkpoints, notes)?;
-        Ok(Some(latest.path))
-    }
-
-    fn refuse_if_finished(&self) -> Result<()> {
-        let reason = match self.monitor.last().and_then(Verdict::stop_reason) {
-            Some(reason) => format!(
-                "this run is finished ({reason}); to train on, allow more, for instance with a \
-                 larger patience"
-            ),
-            None if self.position.epoch >= self.trainer.epochs && !self.evaluation_owed() => {
-                let epochs = self.position.epoch;
-                format!(
-                    "this run is finished (all {epochs} epochs are done); to train on, allow more \
-                     epochs"
-                )
-            }
-            None => return Ok(()),
-        };
-        Err(Error::config("resume", reason))
-    }
-
-    /// The weights of the best evaluation, from the checkpoint that was made there.
-    fn load_best(
-        &self,
-        checkpoints: &mut Checkpoints,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<Params>> {
-        let Some(best) = self.monitor.best() else { return Ok(None) };
-        let step = self.monitor.history()[best.index].step;
-        let here = |at: usize| {
-            let entry = &checkpoints.entries()[at];
-            entry.cursor.step == step && entry.metric.is_some()
-        };
-        let found = (0..checkpoints.entries().len()).rev().find(|&at| here(at));
-        let found = found.map(|at| checkpoints.entries()[at].generation);
-        let mut loaded = found.and_then(|generation| checkpoints.load(generation).ok());
-        if loaded.is_none() {
-            // The file is damaged, or another metric was best when files had to go.
-            loaded = checkpoints.load_best()?;
-            notes.push(match &loaded {
-                Some(other) => format!(
-                    "the weights of the best evaluation, epoch {}, are lost: those of epoch {} \
-                     stand in for them",
-                    best.epoch, other.state.cursor.epoch
-                ),
-                None => {
-                    format!("the weights of the best evaluation, epoch {}, are lost", best.epoch)
-                }
-            });
-        }
-        let Some(loaded) = loaded else { return Ok(None) };
-        notes.extend(loaded.skipped.iter().map(skipped_note));
-        let mut params = self.trainer.params.clone();
-        loaded.state.load_into(&mut params)?;
-        Ok(Some(params))
-    }
-
-    /// Finds out before the first step whether the run can be saved.
-    fn preflight(&self, checkpoints: &mut Checkpoints) -> Result<()> {
-        let mut state = state::capture(self);
-        // As large as it will be after the first step.
-        let zeros = vec![0.0; self.trainer.params.flat().len()];
-        if self.trainer.optimizer.has_momentum() {
-            state.optimizer.slots = state::slots(&self.trainer.params, &zeros);
-        }
-        checkpoints.preflight(&state)
     }
 
     fn train(&mut self) -> Result<Stop> {
@@ -282,7 +142,7 @@ impl<'d, M: Module> Run<'d, M> {
 
     /// Whether an epoch has ended that was not evaluated yet: a run may have been interrupted just
     /// there.
-    fn evaluation_owed(&self) -> bool {
+    pub(super) fn evaluation_owed(&self) -> bool {
         let evaluated = self.monitor.history().last().map_or(0, |observation| observation.epoch);
         self.position.batch == 0 && self.position.epoch > evaluated
     }
@@ -298,8 +158,7 @@ impl<'d, M: Module> Run<'d, M> {
         let started = Instant::now();
         let Taken { examples, loss, grad_norm, applied } =
             self.stepper.step(&mut self.trainer, &self.position);
-        self.training.0 += started.elapsed();
-        self.training.1 += examples;
+        self.clock.stepped(started, examples);
 
         let lr = self.trainer.optimizer.lr;
         match self.trainer.on_non_finite {
@@ -339,7 +198,7 @@ impl<'d, M: Module> Run<'d, M> {
             step: self.position.step,
             lr: Some(f64::from(self.trainer.optimizer.lr)),
             valid_loss_se: Some(valid.standard_error),
-            elapsed: Some(self.elapsed()),
+            elapsed: Some(self.clock.elapsed()),
             ..Observation::new(self.position.epoch, valid.loss).with_train_loss(train.loss)
         }
         .with_metric("accuracy", valid.accuracy)
@@ -374,8 +233,8 @@ impl<'d, M: Module> Run<'d, M> {
             evaluation: &valid,
             epochs: self.trainer.epochs,
             checkpoint: self.saver.last(),
-            images_per_second: self.images_per_second(),
-            saving_overhead: self.saving.as_secs_f64() / self.clock.1.elapsed().as_secs_f64(),
+            images_per_second: self.clock.images_per_second(),
+            saving_overhead: self.clock.saving_overhead(),
         };
         for callback in &mut self.trainer.callbacks {
             callback.on_evaluation(&info)?;
@@ -425,7 +284,7 @@ impl<'d, M: Module> Run<'d, M> {
         let mut saver = std::mem::take(&mut self.saver);
         let report = saver.save(&state::capture(self), self.metric.clone());
         self.saver = saver;
-        self.saving += started.elapsed();
+        self.clock.saved(started);
         self.unsaved = false;
         self.note(report?)
     }
@@ -443,16 +302,6 @@ impl<'d, M: Module> Run<'d, M> {
         trainer.callbacks.iter_mut().try_for_each(|callback| callback.on_warning(warning))
     }
 
-    /// Seconds of training, also in the processes before this one.
-    pub(super) fn elapsed(&self) -> f64 {
-        self.clock.0 + self.clock.1.elapsed().as_secs_f64()
-    }
-
-    fn images_per_second(&self) -> f64 {
-        let (time, images) = self.training;
-        images as f64 / time.as_secs_f64().max(1e-9)
-    }
-
     /// Saves what is not saved yet, restores the best weights and makes up the balance. However
     /// the run ended, a save in the background is waited for.
     fn finish(mut self, stop: Result<Stop>) -> Result<Outcome<M>> {
@@ -463,7 +312,6 @@ impl<'d, M: Module> Run<'d, M> {
         self.note(last?)?;
         self.tell_of_the_end(&stop, checkpoints.as_ref())?;
 
-        let images_per_second = self.images_per_second();
         let best = self.monitor.best();
         let best_step = best.map(|best| self.monitor.history()[best.index].step);
         let entries = checkpoints.as_ref().map_or(&[][..], Checkpoints::entries);
@@ -478,7 +326,7 @@ impl<'d, M: Module> Run<'d, M> {
             digest: last.filter(|_| !self.unsaved).map(|entry| entry.digest.clone()),
             best_checkpoint: of_best.map(|entry| entry.path.clone()),
             last_checkpoint: last.map(|entry| entry.path.clone()),
-            images_per_second,
+            images_per_second: self.clock.images_per_second(),
             warnings: self.warnings,
             model: self.trainer.model,
             params: self.best.unwrap_or(self.trainer.params),
@@ -486,7 +334,6 @@ impl<'d, M: Module> Run<'d, M> {
     }
 
     fn tell_of_the_end(&mut self, stop: &Stop, checkpoints: Option<&Checkpoints>) -> Result<()> {
-        let (images_per_second, elapsed) = (self.images_per_second(), self.elapsed());
         let Trainer { model, params, callbacks, .. } = &mut self.trainer;
         let info = EndInfo {
             stop,
@@ -498,8 +345,8 @@ impl<'d, M: Module> Run<'d, M> {
             valid: self.valid,
             checkpoints,
             warnings: &self.warnings,
-            images_per_second,
-            elapsed,
+            images_per_second: self.clock.images_per_second(),
+            elapsed: self.clock.elapsed(),
         };
         callbacks.iter_mut().try_for_each(|callback| callback.on_end(&info))
     }
@@ -512,8 +359,4 @@ fn probe(train: &dyn Dataset, size: usize, seed: u64) -> Vec<usize> {
     indices.truncate(size);
     indices.sort_unstable();
     indices
-}
-
-fn skipped_note(skipped: &Skipped) -> String {
-    format!("skipped a damaged file: {}", skipped.error)
 }

@@ -14,8 +14,21 @@
 //! [`Cursor`](crate::checkpoint::Cursor), everything random is a function of it, and the monitor
 //! is a function of the history. So a resumed run is the uninterrupted run, bit for bit. The same
 //! loop written out by hand is about twenty lines: see `examples/`.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `fit`, `begin` | the loop; how it begins, afresh or where it was |
+//! | `step` | one step: the pieces of its batch, clipping, what is not finite |
+//! | `evaluate` | measuring a model without training it |
+//! | `state` | between the run and what a checkpoint holds |
+//! | `saver` | saving at once or in the background; a full disk |
+//! | `callback` | who is told what happens: terminal, log, TensorBoard |
+//! | `interrupt` | a flag, or a signal, that ends a run between two steps |
+//! | `clock` | where the time goes |
 
+mod begin;
 mod callback;
+mod clock;
 mod evaluate;
 mod fit;
 mod interrupt;

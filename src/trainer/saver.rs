@@ -27,11 +27,10 @@ pub(super) struct Report {
 
 impl Saver {
     /// With an interval, saves in the background, and every so often between evaluations too.
-    pub(super) fn new(checkpoints: Option<Checkpoints>, background: Option<Duration>) -> Self {
-        match (checkpoints, background) {
-            (None, _) => Saver::Nowhere,
-            (Some(checkpoints), None) => Saver::AtOnce(checkpoints),
-            (Some(checkpoints), Some(interval)) => {
+    pub(super) fn new(checkpoints: Checkpoints, background: Option<Duration>) -> Self {
+        match background {
+            None => Saver::AtOnce(checkpoints),
+            Some(interval) => {
                 let saver = BackgroundSaver::new(checkpoints).interval(interval);
                 Saver::Background(Box::new(saver))
             }

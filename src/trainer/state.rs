@@ -89,7 +89,7 @@ pub(super) fn capture<'a, M: Module>(run: &'a Run<'_, M>) -> TrainingState<'a> {
     };
     let history = run.monitor.history();
     let milliseconds = |seconds: f64| (seconds * 1e3).round() as u64;
-    let clock = history.iter().filter_map(|o| o.elapsed).chain([run.elapsed()]);
+    let clock = history.iter().filter_map(|o| o.elapsed).chain([run.clock.elapsed()]);
     let clock: Vec<u64> = clock.map(milliseconds).collect();
     TrainingState {
         config: [&run.config[..], &run.trainer.notes].concat(),
