@@ -44,6 +44,7 @@ pub use data::{Data, Part};
 pub use format::Format;
 pub use saved::{Names, Saved};
 
+use crate::checkpoint::Retention;
 use crate::data::{Augment, Compose};
 use crate::error::{Error, Result};
 use crate::monitor::EarlyStopping;
@@ -67,7 +68,7 @@ pub struct RunConfig {
     document: Document,
     /// What everything random is a function of.
     pub seed: u64,
-    /// Where checkpoints and the log go, and how many are kept.
+    /// What becomes of the run besides its weights.
     pub run: RunDir,
     data: DataConfig,
     layers: Vec<LayerSpec>,
@@ -84,14 +85,8 @@ pub struct RunConfig {
 pub struct RunDir {
     /// The directory of the run.
     pub dir: PathBuf,
-    /// How many of the newest checkpoints are kept.
-    pub keep_last: usize,
-    /// How many of the best.
-    pub keep_best: usize,
-    /// One of every so many epochs is kept, too.
-    pub keep_every_epochs: Option<u64>,
-    /// The most that all checkpoints together may take, in bytes.
-    pub max_bytes: Option<u64>,
+    /// How many checkpoints are kept.
+    pub retention: Retention,
     /// Saving happens in the background, at most this often.
     pub save_every: Option<Duration>,
     /// Print the loss every so many steps; 0 for never.

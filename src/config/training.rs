@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::RunDir;
 use super::document::{Place, Table, Value};
+use crate::checkpoint::Retention;
 use crate::data::{Augment, HorizontalFlip, RandomShift};
 use crate::error::{Error, Result};
 use crate::monitor::{EarlyStopping, MinDelta, Mode, VALID_LOSS};
@@ -238,10 +239,7 @@ pub(super) fn run_dir(root: &Table<'_>, file: &str, base: &Path) -> Result<RunDi
     let stem = Path::new(file).file_stem().unwrap_or_default();
     let mut run = RunDir {
         dir: base.join("runs").join(stem),
-        keep_last: 3,
-        keep_best: 1,
-        keep_every_epochs: None,
-        max_bytes: None,
+        retention: Retention::default(),
         save_every: None,
         progress: 0,
         log: true,
@@ -265,13 +263,14 @@ pub(super) fn run_dir(root: &Table<'_>, file: &str, base: &Path) -> Result<RunDi
         run.dir = base.join(dir.string("the path of a directory")?);
     }
     if let Some(count) = table.get("keep_last") {
-        run.keep_last = count.whole(2..1 << 32)?;
+        run.retention.last = count.whole(2..1 << 32)?;
     }
     if let Some(count) = table.get("keep_best") {
-        run.keep_best = count.whole(1..1 << 32)?;
+        run.retention.best = count.whole(1..1 << 32)?;
     }
-    run.keep_every_epochs = table.get("keep_every_epochs").map(|v| v.whole(COUNT)).transpose()?;
-    run.max_bytes = table.get("max_bytes").map(|v| v.whole(COUNT)).transpose()?;
+    let every = table.get("keep_every_epochs").map(|v| v.whole(COUNT));
+    run.retention.every_epochs = every.transpose()?;
+    run.retention.max_bytes = table.get("max_bytes").map(|v| v.whole(COUNT)).transpose()?;
     if let Some(seconds) = table.get("save_every_seconds") {
         let accept = |x| (0.0..=1e6).contains(&x);
         let seconds = seconds.number::<f64>("a number of seconds, from 0 to a million", accept)?;

@@ -16,13 +16,14 @@
 //! | `words` | the verdict in plain words |
 //! | `page` | the parts of the page, in their order |
 //! | `curves` | what is drawn over the epochs |
-//! | `chart`, `scale` | line charts as SVG |
+//! | `chart`, `drawing`, `scale` | line charts: what they show, as SVG, their axes |
 //! | `confusion`, `pictures`, `png` | the confusion matrix; examples and filters as pictures |
 //! | `html` | escaping, tables, numbers for people |
 
 mod chart;
 mod confusion;
 mod curves;
+mod drawing;
 mod gather;
 mod html;
 mod page;

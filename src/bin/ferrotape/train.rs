@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ferrotape::checkpoint::{Checkpoints, Retention};
+use ferrotape::checkpoint::Checkpoints;
 use ferrotape::config::{Part, RunConfig, RunDir};
 use ferrotape::data::Dataset;
 use ferrotape::nn::{Module, Sequential};
@@ -83,12 +83,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
     }
 
     let dir = config.run.dir.clone();
-    let retention = Retention {
-        last: config.run.keep_last,
-        best: config.run.keep_best,
-        every_epochs: config.run.keep_every_epochs,
-        max_bytes: config.run.max_bytes,
-    };
+    let retention = config.run.retention.clone();
     let RunDir { progress, log, report, tensorboard, .. } = config.run;
     let mut trainer = config
         .trainer(&data)?
