@@ -220,17 +220,17 @@ pub struct Data {
 
 impl Data {
     /// The shape of one example.
-    pub fn input_shape(&self) -> &[usize] {
+    pub(super) fn input_shape(&self) -> &[usize] {
         self.data.input_shape()
     }
 
     /// The names of the classes.
-    pub fn class_names(&self) -> Vec<String> {
+    pub(super) fn class_names(&self) -> Vec<String> {
         self.data.class_names()
     }
 
     /// What to learn from.
-    pub fn train(&self) -> Subset {
+    pub(super) fn train(&self) -> Subset {
         Subset::new(Arc::new(self.data.clone()), self.train.clone())
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// How examples are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     /// A directory of IDX files.
     Idx,
     /// A directory of CIFAR-10 binary files.
@@ -78,7 +78,7 @@ impl Format {
 
     /// The format that files at this path have by all appearances; with the usual names of columns
     /// and arrays.
-    pub fn guess(path: &Path) -> Self {
+    pub(super) fn guess(path: &Path) -> Self {
         let named =
             |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
         let names = std::fs::read_dir(path).into_iter().flatten().flatten();

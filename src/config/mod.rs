@@ -41,7 +41,6 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use data::{Data, Part};
-pub use format::Format;
 pub use saved::{Names, Saved};
 
 use crate::checkpoint::Retention;
