@@ -30,7 +30,7 @@ impl<M: Module> Trainer<M> {
     ///
     /// # Errors
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
-    /// directory that holds a run (see [`Resume`]) or has no room, a run that does not fit these
+    /// directory that holds a run (see [`Resume`](super::Resume)) or has no room, a run that does not fit these
     /// settings or is finished. Later: whatever saving or a callback returns; what was saved before
     /// stays.
     ///
