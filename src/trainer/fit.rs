@@ -30,13 +30,15 @@ impl<M: Module> Trainer<M> {
     ///
     /// # Errors
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
-    /// directory that holds a run (see [`Resume`](super::Resume)) or has no room, a run that does not fit these
+    /// directory that holds a run (see [`Resume`]) or has no room, a run that does not fit these
     /// settings or is finished. Later: whatever saving or a callback returns; what was saved before
     /// stays.
     ///
     /// # Panics
     /// Passes on a panic of the model, the data or a callback. The state of that step is gone with
     /// it; nothing of it was saved.
+    ///
+    /// [`Resume`]: super::Resume
     pub fn fit(self, train: &dyn Dataset, valid: &dyn Dataset) -> Result<Outcome<M>> {
         // On a thread of the pool: from outside, each parallel operation would have to wake the
         // pool and be woken by it, which takes longer than many an operation.
