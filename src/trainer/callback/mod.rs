@@ -66,7 +66,7 @@ pub trait Callback: Send {
     /// The run has ended.
     ///
     /// # Errors
-    /// Becomes the run's result.
+    /// Becomes a warning ([`Outcome::warnings`](super::Outcome::warnings)).
     fn on_end(&mut self, _end: &EndInfo<'_>) -> Result<()> {
         Ok(())
     }
