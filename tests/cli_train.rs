@@ -179,21 +179,15 @@ fn a_resumed_run_ends_with_the_same_digest() {
     assert!(error.contains("architecture: the saved run has"), "{error}");
 }
 
+/// What a command prints that gets SIGTERM after the first evaluation of the run in `dir`.
 #[cfg(all(unix, feature = "signals"))]
-#[test]
-fn a_signal_ends_a_run_that_goes_on_as_if_there_had_been_none() {
-    let dir = dir("signal");
-    write_idx(&dir, "", 90);
-    let file = write_run(&dir, "path = \".\"\nclasses = 3");
-    let text = fs::read_to_string(&file).unwrap().replace("epochs = 6", "epochs = 120");
-    fs::write(&file, text + "\n[monitor]\nrule = \"budget(epochs=1000)\"\n").unwrap();
-    let [straight, resumed] = ["straight", "resumed"].map(|name| path(&dir, name));
+fn terminated(arguments: &[&str], dir: &str) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ferrotape"))
-        .args(["train", &file, "--run-dir", &resumed])
+        .args(arguments)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let log = Path::new(&resumed).join("log.jsonl");
+    let log = Path::new(dir).join("log.jsonl");
     let begun = || fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     while !begun() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -202,8 +196,25 @@ fn a_signal_ends_a_run_that_goes_on_as_if_there_had_been_none() {
     assert!(kill.unwrap().success(), "it was too fast");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
-    let out = String::from_utf8(output.stdout).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[cfg(all(unix, feature = "signals"))]
+#[test]
+fn a_signal_ends_a_run_that_goes_on_as_if_there_had_been_none() {
+    let dir = dir("signal");
+    write_idx(&dir, "", 90);
+    let file = write_run(&dir, "path = \".\"\nclasses = 3");
+    let text = fs::read_to_string(&file).unwrap().replace("epochs = 6", "epochs = 120");
+    fs::write(&file, text + "\n[monitor]\nrule = \"budget(epochs=1000)\"\n").unwrap();
+    let [straight, resumed, other] = ["straight", "resumed", "other"].map(|name| path(&dir, name));
+    let out = terminated(&["train", &file, "--run-dir", &resumed], &resumed);
     assert!(out.contains("interrupted by signal 15") && out.contains("--resume"), "{out}");
+    let out = terminated(&["train", &file, "--run-dir", &other, "--json"], &other);
+    let found: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}"));
+    assert_eq!(found["stop"], "interrupted by signal 15");
+    assert!(Path::new(found["last_checkpoint"].as_str().unwrap()).is_file(), "{out}");
+    assert_eq!(found["test_loss"], Value::Null);
 
     let rest = json(&["train", &file, "--run-dir", &resumed, "--resume"]);
     let whole = json(&["train", &file, "--run-dir", &straight]);
@@ -408,7 +419,7 @@ fn a_mistake_ends_the_program_with_its_line_on_stderr() {
     assert!(error.contains("run.toml:2:8: there is no file or directory"), "{error}");
     assert!(error.ends_with("\n  |\n2 | path = \"nowhere\"\n  |        ^^^^^^^^^\n"), "{error}");
     for (arguments, message) in [
-        (&["train"][..], "1 operands expected, 0 given"),
+        (&["train"][..], "1 operand expected, 0 given"),
         (&["train", &file, "--epochs", "0"], "--epochs 0 trains nothing"),
         (&["train", &file, "--threads", "0"], "--threads 0: expected 1 to 1024"),
         (&["eval", &file], "a checkpoint and data expected"),

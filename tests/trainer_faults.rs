@@ -14,7 +14,7 @@ use ferrotape::checkpoint::Checkpoints;
 use ferrotape::checkpoint::vfs::{RealFs, Vfs};
 use ferrotape::nn::{Module, Sequential};
 use ferrotape::tape::Mode;
-use ferrotape::trainer::{Callback, EvaluationInfo, Outcome, StepInfo, Trainer};
+use ferrotape::trainer::{Callback, EndInfo, EvaluationInfo, Outcome, StepInfo, Trainer};
 use ferrotape::{Graph, Result, Var};
 use rayon::prelude::*;
 
@@ -154,6 +154,22 @@ fn a_panic_or_an_error_of_a_callback_leaves_the_checkpoint_before() {
             assert_nothing_lost("callback", Arc::new(fs), "run", at);
         }
     }
+}
+
+/// Cannot say what it has to say at the end, as a report on a full disk.
+struct FailsAtTheEnd;
+
+impl Callback for FailsAtTheEnd {
+    fn on_end(&mut self, _end: &EndInfo<'_>) -> Result<()> {
+        Err(ferrotape::Error::config("report", "no room"))
+    }
+}
+
+#[test]
+fn a_callback_that_fails_at_the_end_is_a_warning() {
+    let outcome = fit(trainer(&SimFs::default()).callback(FailsAtTheEnd)).unwrap();
+    assert_eq!(outcome.digest, whole().digest);
+    assert!(outcome.warnings.iter().any(|w| w.contains("no room")), "{:?}", outcome.warnings);
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl<M: Module> Trainer<M> {
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
     /// directory that holds a run (see [`Resume`]) or has no room, a run that does not fit these
     /// settings or is finished. Later: whatever saving or a callback returns; what was saved before
-    /// stays.
+    /// stays. A callback that fails at the end is only a warning.
     ///
     /// # Panics
     /// Passes on a panic of the model, the data or a callback. The state of that step is gone with
@@ -335,6 +335,8 @@ impl<'d, M: Module> Run<'d, M> {
         })
     }
 
+    /// A callback that fails here, as a report for which the disk has no room, is a warning: what was
+    /// trained is not thrown away for it.
     fn tell_of_the_end(&mut self, stop: &Stop, checkpoints: Option<&Checkpoints>) -> Result<()> {
         let Trainer { model, params, callbacks, .. } = &mut self.trainer;
         let info = EndInfo {
@@ -350,7 +352,9 @@ impl<'d, M: Module> Run<'d, M> {
             images_per_second: self.clock.images_per_second(),
             elapsed: self.clock.elapsed(),
         };
-        callbacks.iter_mut().try_for_each(|callback| callback.on_end(&info))
+        let failed = callbacks.iter_mut().filter_map(|callback| callback.on_end(&info).err());
+        let failed: Vec<String> = failed.map(|error| error.to_string()).collect();
+        failed.into_iter().try_for_each(|warning| self.warn(warning))
     }
 }
 

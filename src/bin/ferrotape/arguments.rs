@@ -68,7 +68,8 @@ impl Arguments {
     pub(crate) fn operands<const N: usize>(&self) -> Result<[&Path; N], Exit> {
         let paths: Vec<&Path> = self.operands.iter().map(Path::new).collect();
         paths.try_into().map_err(|paths: Vec<_>| {
-            Exit::Usage(format!("{N} operands expected, {} given", paths.len()))
+            let operands = if N == 1 { "operand" } else { "operands" };
+            Exit::Usage(format!("{N} {operands} expected, {} given", paths.len()))
         })
     }
 

@@ -8,7 +8,8 @@ use ferrotape::data::Dataset;
 use ferrotape::nn::{Module, Sequential};
 use ferrotape::report::HtmlReport;
 use ferrotape::trainer::{
-    Interrupt, JsonLines, Outcome, Progress, Resume, Stop, TensorBoard, Trainer, evaluate,
+    Evaluation, Interrupt, JsonLines, Outcome, Progress, Resume, Stop, TensorBoard, Trainer,
+    evaluate,
 };
 use ferrotape::{Error, Params};
 use serde_json::json;
@@ -122,12 +123,9 @@ fn finish(
     as_json: bool,
 ) -> Result<bool, Exit> {
     let outcome = trainer.fit(train, valid)?;
-    if let Stop::Interrupted(signal) = outcome.stop {
-        if let (Some(path), false) = (&outcome.last_checkpoint, as_json) {
-            out.line(format!("saved {}; continue with --resume", path.display()));
-        }
-        return signal.map_or(Ok(true), |signal| Err(Exit::Interrupted(signal)));
-    }
+    let interrupted = matches!(outcome.stop, Stop::Interrupted(_));
+    // Whoever interrupts does not want to wait, and the run is not over.
+    let test = test.filter(|_| !interrupted);
     let tested = test.map(|test| evaluate(&outcome.model, &outcome.params, test));
     let Outcome { stop, best, history, steps, digest, best_checkpoint, warnings, .. } = &outcome;
     if as_json {
@@ -141,21 +139,33 @@ fn finish(
             "test_accuracy": tested.as_ref().map(|test| test.accuracy),
             "digest": digest,
             "best_checkpoint": best_checkpoint,
+            "last_checkpoint": outcome.last_checkpoint,
             "warnings": warnings,
         }));
-        return Ok(true);
+    } else if interrupted {
+        if let Some(path) = &outcome.last_checkpoint {
+            out.line(format!("saved {}; continue with --resume", path.display()));
+        }
+    } else {
+        summarize(&outcome, tested.as_ref(), out);
     }
-    if let Some(best) = best {
+    match outcome.stop {
+        Stop::Interrupted(Some(signal)) => Err(Exit::Interrupted(signal)),
+        _ => Ok(true),
+    }
+}
+
+fn summarize(outcome: &Outcome<Sequential>, tested: Option<&Evaluation>, out: &mut Output) {
+    if let Some(best) = outcome.best {
         out.line(format!("best: {} at epoch {}", number(best.value), best.epoch));
     }
     if let Some(test) = tested {
         let (loss, accuracy) = (number(test.loss), 100.0 * test.accuracy);
         out.line(format!("test: loss {loss}, accuracy {accuracy:.2}% of {}", test.losses.len()));
     }
-    if let Some(path) = best_checkpoint {
+    if let Some(path) = &outcome.best_checkpoint {
         out.line(format!("best weights: {}", path.display()));
     }
-    Ok(true)
 }
 
 fn check(

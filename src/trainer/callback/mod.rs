@@ -12,6 +12,8 @@ mod print;
 mod progress;
 mod tensorboard;
 
+use std::fmt::Display;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 pub use jsonl::JsonLines;
@@ -64,10 +66,16 @@ pub trait Callback: Send {
     /// The run has ended.
     ///
     /// # Errors
-    /// Becomes the run's result.
+    /// Becomes a warning ([`Outcome::warnings`](super::Outcome::warnings)).
     fn on_end(&mut self, _end: &EndInfo<'_>) -> Result<()> {
         Ok(())
     }
+}
+
+/// Prints a line. That nobody reads it any more (`| head`, a terminal that was closed) is no reason
+/// to end a run.
+fn print_line(text: impl Display) {
+    let _ = writeln!(stdout(), "{text}");
 }
 
 /// What is known when a run begins.

@@ -1,6 +1,6 @@
 //! Progress in plain lines, for pipes and files.
 
-use super::{Callback, EndInfo, EvaluationInfo, RunInfo, StepInfo};
+use super::{Callback, EndInfo, EvaluationInfo, RunInfo, StepInfo, print_line};
 use crate::error::Result;
 
 /// Prints the loss every few steps and one line per evaluation.
@@ -12,41 +12,41 @@ pub struct PrintProgress {
 impl Callback for PrintProgress {
     fn on_start(&mut self, run: &RunInfo) -> Result<()> {
         for note in &run.notes {
-            println!("note: {note}");
+            print_line(format_args!("note: {note}"));
         }
         match &run.resumed_from {
-            Some(path) => println!(
+            Some(path) => print_line(format_args!(
                 "resuming from {} after epoch {} and step {}",
                 path.display(),
                 run.epoch,
                 run.step
-            ),
-            None => println!("starting a new run"),
+            )),
+            None => print_line("starting a new run"),
         }
-        println!(
+        print_line(format_args!(
             "{} training and {} validation images, {} steps per epoch",
             run.train_examples, run.valid_examples, run.steps_per_epoch
-        );
+        ));
         Ok(())
     }
 
     fn on_step(&mut self, step: &StepInfo) -> Result<()> {
         if !step.applied {
-            println!(
+            print_line(format_args!(
                 "step {}: loss {}, gradient norm {}: no update",
                 step.step, step.loss, step.grad_norm
-            );
+            ));
         } else if step.iteration.is_multiple_of(self.every) {
-            println!(
+            print_line(format_args!(
                 "epoch {:>3}  iteration {:>4}/{}  loss {:.4}",
                 step.epoch, step.iteration, step.steps_per_epoch, step.loss
-            );
+            ));
         }
         Ok(())
     }
 
     fn on_warning(&mut self, warning: &str) -> Result<()> {
-        println!("warning: {warning}");
+        print_line(format_args!("warning: {warning}"));
         Ok(())
     }
 
@@ -61,7 +61,7 @@ impl Callback for PrintProgress {
             Some(left) => format!("patience {left} left"),
             None => "no patience rule".to_owned(),
         };
-        println!(
+        print_line(format_args!(
             "epoch {:>3}  train {:.4}  valid {:.4} ± {:.4}  accuracy {:.2}%  lr {}  {best}  \
              {patience}  {:.0} images/s",
             o.epoch,
@@ -71,12 +71,12 @@ impl Callback for PrintProgress {
             100.0 * o.value("accuracy").unwrap_or(f64::NAN),
             o.lr.unwrap_or(f64::NAN) as f32,
             evaluation.images_per_second,
-        );
+        ));
         Ok(())
     }
 
     fn on_end(&mut self, end: &EndInfo<'_>) -> Result<()> {
-        println!("{}", end.stop);
+        print_line(end.stop);
         Ok(())
     }
 }

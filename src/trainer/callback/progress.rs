@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _, stdout};
 use std::time::{Duration, Instant};
 
-use super::{Callback, EndInfo, EvaluationInfo, PrintProgress, RunInfo, StepInfo};
+use super::{Callback, EndInfo, EvaluationInfo, PrintProgress, RunInfo, StepInfo, print_line};
 use crate::error::Result;
 use crate::monitor::{Condition, Verdict, short, two_digits};
 
@@ -149,7 +149,7 @@ impl Live {
     /// Writes something for good, in the place of the live line.
     fn say(&mut self, text: &str) {
         let clear = if self.drawn.take().is_some() { "\r\x1b[2K" } else { "" };
-        println!("{clear}{text}");
+        print_line(format_args!("{clear}{text}"));
     }
 
     fn live_line(&self, step: &StepInfo) -> String {
@@ -192,7 +192,7 @@ impl Live {
         parts.push((code, format!("valid {}{error}{mark}", loss(o.valid_loss))));
         let accuracy = o.value("accuracy");
         parts.extend(accuracy.map(|share| ("", format!("accuracy {:.2}%", 100.0 * share))));
-        parts.extend(o.lr.map(|lr| ("", format!("lr {}", lr as f32))));
+        parts.extend(o.lr.map(|lr| ("", format!("lr {}", learning_rate(lr)))));
         parts.extend(rules(verdict));
         let diagnosis = &verdict.diagnosis;
         if let Some(gap) = diagnosis.gap {
@@ -217,6 +217,13 @@ impl Live {
 /// A loss with four digits behind the point, so that they stand one below the other.
 fn loss(value: f64) -> String {
     if value.abs() >= 1e-3 { format!("{value:.4}") } else { short(value) }
+}
+
+/// A learning rate as it was written down, 0.05 for instance, or, where a schedule computed it, with
+/// four significant digits.
+fn learning_rate(lr: f64) -> String {
+    let text = (lr as f32).to_string();
+    if text.len() <= 7 { text } else { short(lr) }
 }
 
 /// A bar for the patience that is left, and the other rules' numbers against their thresholds.
@@ -292,8 +299,9 @@ impl Callback for Live {
             }
             // Wrapping is off for the line, so that a terminal that is narrower than we think
             // cuts it instead of breaking it.
-            print!("\r\x1b[2K\x1b[?7l{}\x1b[?7h", self.live_line(step));
-            let _ = stdout().flush();
+            let mut out = stdout();
+            let _ = write!(out, "\r\x1b[2K\x1b[?7l{}\x1b[?7h", self.live_line(step));
+            let _ = out.flush();
             self.drawn = Some(Instant::now());
         }
         Ok(())
@@ -320,7 +328,7 @@ impl Callback for Live {
 impl Drop for Live {
     fn drop(&mut self) {
         if self.drawn.take().is_some() {
-            println!();
+            print_line("");
         }
     }
 }
@@ -386,5 +394,7 @@ mod tests {
         assert_eq!([5.2, 65.0, 3725.0].map(clock), ["0:05", "1:05", "1:02:05"]);
         let arrows = [0.1, 0.01, -0.1].map(|trend| arrow(trend, 1.0));
         assert_eq!(arrows, [" ↗", " →", " ↘"]);
+        let rates = [0.05_f32, 0.0005, 0.048776414, 1e-8].map(|lr| learning_rate(f64::from(lr)));
+        assert_eq!(rates, ["0.05", "0.0005", "0.04878", "1.000e-8"]);
     }
 }
