@@ -3,7 +3,7 @@
 //! Text in an SVG shrinks with the picture, so that one drawing cannot be readable at both widths.
 //! Each chart is therefore drawn twice, and the style sheet shows one of the two.
 
-use super::drawing::Drawing;
+use super::drawing::{Drawing, LETTER, trimmed};
 use super::scale::extent;
 
 /// One chart over the evaluations of a run.
@@ -65,7 +65,7 @@ impl Chart<'_> {
         if !values.into_iter().any(|value| value.is_finite()) {
             return "<p class=\"none\">There is no finite value to draw.</p>\n".to_owned();
         }
-        let longest = self.ticks.iter().map(|&value| tick_text(value).len()).max().unwrap_or(0);
+        let longest = self.ticks.iter().map(|&value| trimmed(value).len()).max().unwrap_or(0);
         let left = |least: f64| (LETTER * longest as f64 + 12.0).max(least);
         let page = Drawing::new(self, "on-page", 960.0, self.height, (left(52.0), 104.0));
         let phone = Drawing::new(self, "on-phone", 360.0, 0.86 * self.height, (left(42.0), 76.0));

@@ -16,7 +16,7 @@ use super::scale::{Scale, extent};
 use crate::monitor::short;
 
 /// Width of a letter in pixels, with a little to spare.
-const LETTER: f64 = 6.6;
+pub(super) const LETTER: f64 = 6.6;
 const LANE: f64 = 17.0;
 
 /// A drawing of one width.
@@ -306,7 +306,7 @@ impl<'a> Drawing<'a> {
 }
 
 /// A value for an axis: four digits, without zeros at the end.
-fn trimmed(value: f64) -> String {
+pub(super) fn trimmed(value: f64) -> String {
     let text = short(value);
     match text.contains('.') && !text.contains('e') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
