@@ -10,11 +10,7 @@ use ferrotape_kernels::{Write, elementwise, reference, softmax};
 
 use super::Report;
 use super::rows::Row;
-use super::workloads::{SGD_LEN, assert_close, random};
-
-fn wide(x: &[f32]) -> Vec<f64> {
-    x.iter().map(|&x| f64::from(x)).collect()
-}
+use super::workloads::{SGD_LEN, assert_close, random, wide};
 
 impl Report {
     pub(super) fn w3(&self, threads: usize) {

@@ -123,7 +123,6 @@ impl ConvData {
     pub(crate) fn check(name: &str, dims: Conv2dDims) {
         let mut data = ConvData::new(Conv2dDims { n: 1, ..dims });
         let d = data.dims;
-        let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| f64::from(x)).collect() };
         let (x, w, dy) = (wide(&data.x), wide(&data.w), wide(&data.dy));
         for op in CONV_OPS {
             data.run(op);
@@ -147,6 +146,11 @@ impl ConvData {
             assert_close(&format!("{name} {op}"), got, &want);
         }
     }
+}
+
+/// Numbers as the naive twins take them.
+pub(crate) fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
 }
 
 /// Fails unless the largest error is below 1e-5 of the largest value: enough to tell a wrong
@@ -188,7 +192,6 @@ impl GemmData {
     pub(crate) fn check(&mut self) {
         let (m, k, n) = self.size;
         self.run();
-        let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| f64::from(x)).collect() };
         let b = wide(&self.b);
         for row in (0..m).step_by(m.div_ceil(8)) {
             let mut want = vec![0.0; n];
