@@ -17,7 +17,7 @@
 //!
 //! The gradient of the input is the same sweep over `dy`, see [`backward_input`](super::backward_input()).
 
-use super::sweep::{Phase, Sweep};
+use super::sweep::{Phase, Sweep, by_group};
 use crate::{
     Write,
     isa::Isa,
@@ -125,12 +125,7 @@ impl SimdKernel for Piece<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let planes = self.sweep.planes;
-        let mut panels = self.panels.clone();
-        while !panels.is_empty() {
-            let group = panels.start / self.per_group;
-            let end = panels.end.min((group + 1) * self.per_group);
-            let here = panels.start..end;
-            panels.start = end;
+        for (group, here) in by_group(self.panels.clone(), self.per_group) {
             if planes.in_place() {
                 let image_len = planes.len() * self.sweep.groups;
                 let first = self.images.start * image_len + group * planes.len();

@@ -90,6 +90,17 @@ impl Phase {
     }
 }
 
+/// Cuts a range of panels, of which each group has `per_group`, where the group changes: the groups, each with its panels.
+pub(super) fn by_group(
+    panels: Range<usize>,
+    per_group: usize,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
+    (panels.start / per_group..panels.end.div_ceil(per_group)).map(move |group| {
+        let of_group = group * per_group..(group + 1) * per_group;
+        (group, panels.start.max(of_group.start)..panels.end.min(of_group.end))
+    })
+}
+
 impl Sweep<'_> {
     /// Computes `out [images, groups * lanes, channel]`.
     pub(super) fn run(&self, out: &mut [f32]) {

@@ -14,7 +14,7 @@
 //! transpose the sums into dw[o][tap]
 //! ```
 
-use super::{Conv2dDims, channels::PanelWidth, planes::Planes};
+use super::{Conv2dDims, channels::PanelWidth, planes::Planes, sweep::by_group};
 use crate::{
     Write,
     isa::Isa,
@@ -49,12 +49,10 @@ impl WeightSums<'_> {
             isa.dispatch(Piece { sums: self, group, panels, taps, out: out.get(), write });
         };
         if panels >= 2 * work.pieces() {
-            par::split(work, panels, (), |mut units, ()| {
-                while !units.is_empty() {
-                    let (group, first) = (units.start / per_group, units.start % per_group);
-                    let end = per_group.min(first + units.len());
-                    piece(group, first..end, taps.clone());
-                    units.start += end - first;
+            par::split(work, panels, (), |panels, ()| {
+                for (group, panels) in by_group(panels, per_group) {
+                    let first = group * per_group;
+                    piece(group, panels.start - first..panels.end - first, taps.clone());
                 }
             });
         } else {

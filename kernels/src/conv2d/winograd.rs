@@ -24,15 +24,15 @@
 //!   A' products A, plus bias, transposed into y
 //! ```
 //!
-//! The transforms multiply by 1, -1 and 1/2 only, and the sums have a ninth of the terms, so the error is no larger
-//! than that of the direct loops. But an infinity or a NaN in the input reaches all four outputs of a tile.
+//! The transforms multiply by 1, -1 and 1/2 only, and the channels are summed in parts, so the error is no larger than
+//! that of the direct loops. But an infinity or a NaN in the input reaches all four outputs of a tile.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
 use super::{
     Conv2dDims,
     channels::{PackPanel, PanelWidth},
-    sweep::Sweep,
+    sweep::{Sweep, by_group},
 };
 use crate::{
     Write,
@@ -192,12 +192,8 @@ impl SimdKernel for Piece<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut panels = self.panels.clone();
-        while !panels.is_empty() {
-            let group = panels.start / self.per_group;
-            let end = panels.end.min((group + 1) * self.per_group);
-            self.group(s, group, panels.start..end);
-            panels.start = end;
+        for (group, panels) in by_group(self.panels.clone(), self.per_group) {
+            self.group(s, group, panels);
         }
     }
 }
