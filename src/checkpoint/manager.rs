@@ -254,10 +254,16 @@ impl Checkpoints {
     }
 
     /// Deletes what no role needs, as after every save. For use after the retention was changed.
+    /// Every file is verified to its last byte before, so that what stays is valid.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be removed.
     pub fn prune(&mut self) -> Result<Vec<PathBuf>> {
+        for Entry { generation, path, .. } in self.entries.clone() {
+            if open(&*self.vfs, &path, generation).and_then(|file| file.verify()).is_err() {
+                self.set_damaged(generation);
+            }
+        }
         let mut warnings = Vec::new();
         let removed = self.retain(&mut warnings);
         self.write_manifest(&mut warnings);
