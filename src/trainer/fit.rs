@@ -26,7 +26,7 @@ impl<M: Module> Trainer<M> {
     /// the best weights.
     ///
     /// A full disk does not end a run: it is a warning ([`Outcome::warnings`]), and saving is tried
-    /// again later. Nor does a log that cannot be written.
+    /// again later, that of the best evaluation included. Nor does a log that cannot be written.
     ///
     /// # Errors
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
@@ -235,7 +235,7 @@ impl<'d, M: Module> Run<'d, M> {
             verdict: &verdict,
             evaluation: &valid,
             epochs: self.trainer.epochs,
-            checkpoint: self.saver.last(),
+            checkpoint: self.saver.last().filter(|_| !self.unsaved),
             images_per_second: self.clock.images_per_second(),
             saving_overhead: self.clock.saving_overhead(),
         };

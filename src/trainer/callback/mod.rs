@@ -137,7 +137,8 @@ pub struct EvaluationInfo<'a> {
     pub evaluation: &'a Evaluation,
     /// The largest number of epochs.
     pub epochs: u64,
-    /// Where the state was saved and what it is kept for; in the background it is not known yet.
+    /// Where the state was saved and what it is kept for; `None` if there was no room for it, and in
+    /// the background, where it is not known yet.
     pub checkpoint: Option<(&'a Path, Roles)>,
     /// Training images per second, evaluations and saving not counted.
     pub images_per_second: f64,
