@@ -4,9 +4,10 @@ use std::fmt::Display;
 
 use ferrotape::Result;
 use ferrotape::checkpoint::{CheckpointFile, Role, TensorInfo};
+use ferrotape::numbers::setting;
 use serde_json::{Value, json};
 
-use super::output::{Output, Table, lower, or_dash, setting};
+use super::output::{Output, Table, lower, or_dash};
 use super::{Arguments, Command, Exit, source};
 
 pub(crate) const COMMAND: Command = Command {

@@ -3,6 +3,7 @@
 use ferrotape::config::{Names, Part, Saved};
 use ferrotape::data::Dataset;
 use ferrotape::metrics::ClassScores;
+use ferrotape::numbers::percent;
 use serde_json::json;
 
 use super::output::{Output, Table, number};
@@ -96,13 +97,12 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
     }
     out.line(format!("{} examples of {}", data.len(), data.name()));
     out.line(format!("loss      {} ± {}", number(found.loss), number(found.standard_error)));
-    out.line(format!("accuracy  {:.2}%", 100.0 * found.accuracy));
+    out.line(format!("accuracy  {}", percent(found.accuracy)));
     if classes > 5 {
-        out.line(format!("top 5     {:.2}%", 100.0 * found.top5_accuracy));
+        out.line(format!("top 5     {}", percent(found.top5_accuracy)));
     }
     out.line("");
     let mut table = Table::new(&["class", ">precision", ">recall", ">F1", ">examples"]);
-    let percent = |x: f64| format!("{:.2}%", 100.0 * x);
     for (name, s) in scores.into_iter().chain([("mean".to_owned(), average)]) {
         let [precision, recall, f1] = [s.precision, s.recall, s.f1].map(percent);
         table.row([name, precision, recall, f1, s.support.to_string()]);

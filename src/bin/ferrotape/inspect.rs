@@ -3,9 +3,10 @@
 use std::fmt::Display;
 
 use ferrotape::checkpoint::{CheckpointFile, History, Role, TensorInfo};
+use ferrotape::numbers::{setting, size};
 use serde_json::{Map, Value, json};
 
-use super::output::{Output, Table, lower, number, setting, size};
+use super::output::{Output, Table, lower, number};
 use super::{Arguments, Command, Exit, source};
 
 pub(crate) const COMMAND: Command = Command {

@@ -1,9 +1,10 @@
 //! `ferrotape ls`: the checkpoints of a run.
 
 use ferrotape::Error;
+use ferrotape::numbers::size;
 use serde_json::json;
 
-use super::output::{Output, Table, number, or_dash, size};
+use super::output::{Output, Table, number, or_dash};
 use super::source::{is_gone, list, retention, verify};
 use super::{Arguments, Command, Exit};
 

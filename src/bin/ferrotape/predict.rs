@@ -2,6 +2,7 @@
 
 use ferrotape::config::{Names, Saved};
 use ferrotape::metrics::argmax;
+use ferrotape::numbers::percent;
 use serde_json::{Map, Value, json};
 
 use super::output::{Output, Table};
@@ -65,7 +66,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
                 out.block(&format!("{line}\n"));
             } else {
                 let input = path.display().to_string();
-                table.row([input, index.to_string(), name.clone(), format!("{:.2}%", 100.0 * p)]);
+                table.row([input, index.to_string(), name.clone(), percent(p.into())]);
             }
         }
     }

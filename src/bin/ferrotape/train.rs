@@ -6,6 +6,7 @@ use ferrotape::checkpoint::Checkpoints;
 use ferrotape::config::{Part, RunConfig, RunDir};
 use ferrotape::data::Dataset;
 use ferrotape::nn::{Module, Sequential};
+use ferrotape::numbers::percent;
 use ferrotape::report::HtmlReport;
 use ferrotape::trainer::{
     Evaluation, Interrupt, JsonLines, Outcome, Progress, Resume, Stop, TensorBoard, Trainer,
@@ -160,8 +161,8 @@ fn summarize(outcome: &Outcome<Sequential>, tested: Option<&Evaluation>, out: &m
         out.line(format!("best: {} at epoch {}", number(best.value), best.epoch));
     }
     if let Some(test) = tested {
-        let (loss, accuracy) = (number(test.loss), 100.0 * test.accuracy);
-        out.line(format!("test: loss {loss}, accuracy {accuracy:.2}% of {}", test.losses.len()));
+        let (loss, accuracy) = (number(test.loss), percent(test.accuracy));
+        out.line(format!("test: loss {loss}, accuracy {accuracy} of {}", test.losses.len()));
     }
     if let Some(path) = &outcome.best_checkpoint {
         out.line(format!("best weights: {}", path.display()));

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use super::{Callback, EndInfo, EvaluationInfo, PrintProgress, RunInfo, StepInfo, print_line};
 use crate::error::Result;
-use crate::monitor::{Condition, Verdict, short, two_digits};
+use crate::monitor::{Condition, Verdict};
+use crate::numbers::{clock, short, short_setting, two_digits};
 
 /// Shows a run on a terminal, live; in a pipe or file by [`PrintProgress`].
 ///
@@ -192,7 +193,7 @@ impl Live {
         parts.push((code, format!("valid {}{error}{mark}", loss(o.valid_loss))));
         let accuracy = o.value("accuracy");
         parts.extend(accuracy.map(|share| ("", format!("accuracy {:.2}%", 100.0 * share))));
-        parts.extend(o.lr.map(|lr| ("", format!("lr {}", learning_rate(lr)))));
+        parts.extend(o.lr.map(|lr| ("", format!("lr {}", short_setting(lr)))));
         parts.extend(rules(verdict));
         let diagnosis = &verdict.diagnosis;
         if let Some(gap) = diagnosis.gap {
@@ -217,13 +218,6 @@ impl Live {
 /// A loss with four digits behind the point, so that they stand one below the other.
 fn loss(value: f64) -> String {
     if value.abs() >= 1e-3 { format!("{value:.4}") } else { short(value) }
-}
-
-/// A learning rate as it was written down, 0.05 for instance, or, where a schedule computed it, with
-/// four significant digits.
-fn learning_rate(lr: f64) -> String {
-    let text = (lr as f32).to_string();
-    if text.len() <= 7 { text } else { short(lr) }
 }
 
 /// A bar for the patience that is left, and the other rules' numbers against their thresholds.
@@ -251,15 +245,6 @@ fn arrow(trend: f64, gap: f64) -> &'static str {
         _ if trend.abs() < 0.02 * gap.abs() => " →",
         _ if trend > 0.0 => " ↗",
         _ => " ↘",
-    }
-}
-
-/// Seconds as `m:ss` or `h:mm:ss`.
-fn clock(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s / 3600 {
-        0 => format!("{}:{:02}", s / 60, s % 60),
-        hours => format!("{hours}:{:02}:{:02}", s / 60 % 60, s % 60),
     }
 }
 
@@ -391,10 +376,7 @@ mod tests {
         let verdict = monitor.observe(Observation::new(2, 0.55));
         let texts: Vec<_> = rules(&verdict).into_iter().map(|(_, text)| text).collect();
         assert_eq!(texts, ["patience ■■□", "gl(20) 10.00 of 20"]);
-        assert_eq!([5.2, 65.0, 3725.0].map(clock), ["0:05", "1:05", "1:02:05"]);
         let arrows = [0.1, 0.01, -0.1].map(|trend| arrow(trend, 1.0));
         assert_eq!(arrows, [" ↗", " →", " ↘"]);
-        let rates = [0.05_f32, 0.0005, 0.048776414, 1e-8].map(|lr| learning_rate(f64::from(lr)));
-        assert_eq!(rates, ["0.05", "0.0005", "0.04878", "1.000e-8"]);
     }
 }
