@@ -106,6 +106,9 @@ fn figures(report: &Report) -> Vec<(&'static str, String, String)> {
         if let Some(accuracy) = seen.value("accuracy") {
             figures.push(("Its accuracy", percent(accuracy), String::new()));
         }
+        if let Some(mae) = seen.value("mae") {
+            figures.push(("Its mean absolute error", short(mae), String::new()));
+        }
         if let Some(train) = seen.train_loss.filter(|loss| loss.is_finite()) {
             figures.push(("Its training loss", short(train), String::new()));
         }

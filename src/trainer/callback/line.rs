@@ -100,6 +100,7 @@ impl Lines {
         parts.push((code, format!("{valid:<20}")));
         let accuracy = o.value("accuracy");
         parts.extend(accuracy.map(|share| ("", format!("acc {:>6}", percent(share)))));
+        parts.extend(o.value("mae").map(|mae| ("", format!("mae {}", loss(mae)))));
         parts.extend(o.lr.map(|lr| ("", format!("lr {:<6}", short_setting(lr)))));
 
         let (first, others) = readings(verdict);
@@ -228,6 +229,7 @@ mod tests {
             accuracy: 0.0,
             top5_accuracy: 0.0,
             confusion: ConfusionMatrix::new(2),
+            mean_absolute_error: f64::NAN,
             losses: Vec::new(),
             predictions: Vec::new(),
         };
