@@ -37,7 +37,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [a, b] = arguments.operands()?;
+    let [a, b] = arguments.operands(["FILE|RUN_DIR", "FILE|RUN_DIR"])?;
     let (a, b) = (source::open(a, best)?, source::open(b, best)?);
     let settings = settings(&a, &b);
     let tensors = tensors(&a, &b)?;

@@ -33,7 +33,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [path] = arguments.operands()?;
+    let [path] = arguments.operands(["FILE|RUN_DIR"])?;
     let file = source::open(path, best)?;
     let history = file.read_history()?;
     if arguments.json {

@@ -32,7 +32,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [dir] = arguments.operands()?;
+    let [dir] = arguments.operands(["RUN_DIR"])?;
     let (entries, skipped) = list(dir)?;
     let roles = retention(dir).roles(&entries);
     let mut damaged: Vec<Error> = skipped.into_iter().map(|file| file.error).collect();
