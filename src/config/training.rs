@@ -27,6 +27,8 @@ pub(super) struct Training {
     pub(super) clip_norm: Option<f32>,
     pub(super) clip_value: Option<f32>,
     pub(super) on_non_finite: NonFinite,
+    /// Whether values are to be predicted, not classes.
+    pub(super) values: bool,
 }
 
 impl Training {
@@ -38,9 +40,11 @@ impl Training {
             clip_norm: None,
             clip_value: None,
             on_non_finite: NonFinite::Skip,
+            values: false,
         };
         let Some(table) = root.get("train") else { return Ok(settings) };
         let table = table.table("[train]")?.only(&[
+            "loss",
             "epochs",
             "batch_size",
             "accumulate",
@@ -48,6 +52,9 @@ impl Training {
             "clip_grad_value",
             "on_non_finite",
         ])?;
+        if let Some(loss) = table.get("loss") {
+            settings.values = loss.choice(&[("cross_entropy", false), ("mse", true)])?;
+        }
         if let Some(epochs) = table.get("epochs") {
             settings.epochs = epochs.whole(SMALL)?;
         }

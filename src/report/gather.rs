@@ -11,7 +11,8 @@ use crate::checkpoint::{self, CheckpointFile, Entry, Retention, Role};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::monitor::{EarlyStopping, Observation, read_log};
-use crate::nn::{Module, grouped};
+use crate::nn::Module;
+use crate::numbers::grouped;
 use crate::params::Params;
 use crate::tensor::Shape;
 use crate::trainer::{EndInfo, Evaluation, JsonLines, Stop, evaluate, recorded_history};
@@ -34,7 +35,7 @@ impl Report {
         report.config = settings(end.config);
         report.warnings = end.warnings.to_vec();
         report.facts = vec![
-            ("Images per second", grouped(end.images_per_second as u64)),
+            ("Examples per second", grouped(end.images_per_second as u64)),
             ("Training examples", grouped(end.train.len() as u64)),
             ("Validation examples", grouped(end.valid.len() as u64)),
         ];
@@ -47,7 +48,8 @@ impl Report {
         report.network =
             Network::Summary(Module::summary(&end.model, end.params, shape.as_slice())?);
         report.filters = first_filters(end.params, input);
-        if !matches!(end.stop, Stop::Interrupted(_)) && report.best().is_some() {
+        let classes = end.valid.targets() == 0;
+        if classes && !matches!(end.stop, Stop::Interrupted(_)) && report.best().is_some() {
             let evaluation = evaluate(&end.model, end.params, end.valid);
             report.validation = Some(Validation::of(evaluation, end.valid));
         }

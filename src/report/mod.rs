@@ -18,7 +18,7 @@
 //! | `curves` | what is drawn over the epochs |
 //! | `chart`, `drawing`, `scale` | line charts: what they show, as SVG, their axes |
 //! | `confusion`, `pictures`, `png` | the confusion matrix; examples and filters as pictures |
-//! | `html` | escaping, tables, numbers for people |
+//! | `html` | escaping, tables |
 
 mod chart;
 mod confusion;

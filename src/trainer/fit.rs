@@ -196,20 +196,19 @@ impl<'d, M: Module> Run<'d, M> {
     /// Evaluates, observes, saves; `Some` if that ends the run.
     fn evaluate(&mut self) -> Result<Option<Stop>> {
         let Some((train, valid)) = self.measure() else { return Ok(None) };
-        let average = valid.confusion.macro_average();
         let mut observation = Observation {
             step: self.position.step,
             lr: Some(f64::from(self.trainer.optimizer.lr)),
             valid_loss_se: Some(valid.standard_error),
             elapsed: Some(self.clock.elapsed()),
             ..Observation::new(self.position.epoch, valid.loss).with_train_loss(train.loss)
+        };
+        for (name, value) in valid.metrics() {
+            observation.metrics.insert(name.to_owned(), value);
         }
-        .with_metric("accuracy", valid.accuracy)
-        .with_metric("top5_accuracy", valid.top5_accuracy)
-        .with_metric("macro_precision", average.precision)
-        .with_metric("macro_recall", average.recall)
-        .with_metric("macro_f1", average.f1)
-        .with_metric("train_accuracy", train.accuracy);
+        let probed =
+            train.metrics().into_iter().filter(|(name, _)| ["accuracy", "mae"].contains(name));
+        observation.metrics.extend(probed.map(|(name, value)| (format!("train_{name}"), value)));
         if self.trainer.monitor.needs_example_losses() {
             observation.example_losses.clone_from(&valid.losses);
         }

@@ -45,7 +45,7 @@ pub use callback::{
     TensorBoard,
 };
 #[cfg(feature = "cli")]
-pub(crate) use evaluate::EVALUATION_BATCH;
+pub(crate) use evaluate::{EVALUATION_BATCH, predict_values};
 pub use evaluate::{Evaluation, evaluate, predict};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;
@@ -86,7 +86,7 @@ pub enum Resume {
 /// let mut params = Params::new(0);
 /// let model = Sequential::new(&mut params, [Layer::Flatten, Layer::linear(784, 10)]);
 /// let outcome = Trainer::new(model, params, Sgd::new(0.05).momentum(0.9))
-///     .schedule(StepLr::new(10, 0.5))
+///     .schedule(StepLr::new(4, 0.5))
 ///     .monitor(EarlyStopping::patience(5))
 ///     .checkpoints(Checkpoints::open("runs/mnist")?)
 ///     .resume(Resume::Auto)

@@ -9,6 +9,7 @@
 
 mod append;
 mod jsonl;
+mod line;
 mod print;
 mod progress;
 mod tensorboard;
@@ -28,6 +29,7 @@ use crate::data::Dataset;
 use crate::error::Result;
 use crate::monitor::{Monitor, Observation, Verdict};
 use crate::nn::Module;
+use crate::numbers::duration;
 use crate::params::Params;
 
 /// Someone who is told what happens in a run. All methods do nothing by default.
@@ -79,6 +81,37 @@ pub trait Callback: Send {
 /// to end a run.
 fn print_line(text: impl Display) {
     let _ = writeln!(stdout(), "{text}");
+}
+
+/// How a run begins, in a sentence.
+fn beginning(run: &RunInfo) -> String {
+    let how = match &run.resumed_from {
+        Some(path) => {
+            format!(
+                "resuming from {} after epoch {} and step {}",
+                path.display(),
+                run.epoch,
+                run.step
+            )
+        }
+        None => "starting a new run".to_owned(),
+    };
+    format!(
+        "{how}: {} training and {} validation examples, {} steps per epoch; stops by {}",
+        run.train_examples, run.valid_examples, run.steps_per_epoch, run.monitor
+    )
+}
+
+/// How it ended: why, what to do about it, and how long it took.
+fn end(end: &EndInfo<'_>) -> Vec<String> {
+    let mut lines = vec![end.stop.to_string()];
+    let diagnosis = end.monitor.last().map(|verdict| verdict.diagnosis);
+    if let Some(diagnosis) = diagnosis.filter(|_| !matches!(end.stop, Stop::Interrupted(_))) {
+        lines.push(format!("{}: {}", diagnosis.condition, diagnosis.advice()));
+    }
+    let (time, rate) = (duration(end.elapsed), end.images_per_second);
+    lines.push(format!("{time} of training, {rate:.0} examples/s"));
+    lines
 }
 
 /// What is known when a run begins.
