@@ -34,6 +34,7 @@ impl<M: Module> Run<'_, M> {
             notes,
             epoch: self.position.epoch,
             step: self.position.step,
+            history: self.monitor.history().to_vec(),
             steps_per_epoch: self.stepper.per_epoch(),
             train_examples: self.train.len(),
             valid_examples: self.valid.len(),
@@ -51,8 +52,15 @@ impl<M: Module> Run<'_, M> {
     ) -> Result<Option<PathBuf>> {
         let dir = checkpoints.dir().display().to_string();
         if !checkpoints.has_checkpoints() {
-            if self.trainer.resume == Resume::Auto {
-                notes.push(format!("nothing to resume in {dir}: starting afresh"));
+            match self.trainer.resume {
+                Resume::Never => {}
+                Resume::Auto => notes.push(format!("nothing to resume in {dir}: starting afresh")),
+                Resume::Always => {
+                    return Err(Error::config(
+                        "resume",
+                        format!("{dir} holds no run to go on with"),
+                    ));
+                }
             }
             return Ok(None);
         }

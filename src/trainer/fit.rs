@@ -299,7 +299,7 @@ impl<'d, M: Module> Run<'d, M> {
     /// Passes on what happened while saving.
     fn note(&mut self, report: Report) -> Result<()> {
         self.unsaved |= report.no_room;
-        report.warnings.iter().try_for_each(|warning| self.warn(format!("not saved: {warning}")))
+        report.warnings.into_iter().try_for_each(|warning| self.warn(warning))
     }
 
     fn warn(&mut self, warning: String) -> Result<()> {
@@ -317,6 +317,10 @@ impl<'d, M: Module> Run<'d, M> {
         let stop = stop?;
         saved?;
         self.note(last?)?;
+        let unsaved = checkpoints.is_some() && self.unsaved;
+        if unsaved {
+            self.warn("the end of this run is on no disk: there was no room for it".to_owned())?;
+        }
         self.tell_of_the_end(&stop, checkpoints.as_ref())?;
 
         let best = self.monitor.best();
@@ -330,6 +334,7 @@ impl<'d, M: Module> Run<'d, M> {
             best,
             history: self.monitor.history().to_vec(),
             steps: self.position.step,
+            unsaved,
             digest: last.filter(|_| !self.unsaved).map(|entry| entry.digest.clone()),
             best_checkpoint: of_best.map(|entry| entry.path.clone()),
             last_checkpoint: last.map(|entry| entry.path.clone()),

@@ -125,6 +125,8 @@ pub struct RunInfo {
     pub epoch: u64,
     /// Steps taken before.
     pub step: u64,
+    /// Evaluations made before.
+    pub history: Vec<Observation>,
     /// Steps per epoch.
     pub steps_per_epoch: u64,
     /// Examples to train on.
