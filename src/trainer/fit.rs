@@ -300,7 +300,7 @@ impl<'d, M: Module> Run<'d, M> {
     /// Passes on what happened while saving.
     fn note(&mut self, report: Report) -> Result<()> {
         self.unsaved |= report.no_room;
-        report.warnings.iter().try_for_each(|warning| self.warn(format!("not saved: {warning}")))
+        report.warnings.into_iter().try_for_each(|warning| self.warn(warning))
     }
 
     fn warn(&mut self, warning: String) -> Result<()> {

@@ -19,7 +19,7 @@ pub(super) enum Saver {
 #[derive(Default)]
 pub(super) struct Report {
     /// What the user should know: cleaning up failed, or the disk is full.
-    pub(super) warnings: Vec<Error>,
+    pub(super) warnings: Vec<String>,
     /// Whether there was no room for the last state. What was saved before is untouched.
     pub(super) no_room: bool,
 }
@@ -102,9 +102,12 @@ fn report(saved: Result<Option<Saved>>) -> Result<Report> {
     match saved {
         Ok(saved) => {
             let warnings = saved.map(|saved| saved.warnings).unwrap_or_default();
+            let warnings = warnings.iter().map(Error::to_string).collect();
             Ok(Report { warnings, no_room: false })
         }
-        Err(error) if error.is_no_room() => Ok(Report { warnings: vec![error], no_room: true }),
+        Err(error) if error.is_no_room() => {
+            Ok(Report { warnings: vec![format!("not saved: {error}")], no_room: true })
+        }
         Err(error) => Err(error),
     }
 }
