@@ -308,6 +308,7 @@ fn a_full_disk_is_a_warning_and_costs_no_older_checkpoint() {
             trainer = trainer.save_in_background(Duration::from_secs(3600));
         }
         let outcome = fit(trainer).unwrap();
+        assert!(outcome.warnings[0].starts_with("not saved: "), "{:?}", outcome.warnings);
         assert!(outcome.warnings[0].contains("No space left"), "{:?}", outcome.warnings);
         assert_eq!((outcome.digest, outcome.stop), (None, whole.stop.clone()));
         assert!(outcome.unsaved && !whole.unsaved);
@@ -319,6 +320,28 @@ fn a_full_disk_is_a_warning_and_costs_no_older_checkpoint() {
         assert!(saved == 1 || (background && saved == 0), "{saved} checkpoints");
         assert_nothing_lost("disk full", Arc::new(fs), "run", toy::STEPS_PER_EPOCH);
     }
+}
+
+#[test]
+fn a_warning_of_cleaning_up_does_not_say_that_nothing_was_saved() {
+    // Once the preflight has cleaned up behind it, nothing can be removed any more.
+    let removed = AtomicU64::new(0);
+    let fs = HookFs::new(move |name, _| match name {
+        "remove" if removed.fetch_add(1, Ordering::Relaxed) > 0 => {
+            Err(std::io::Error::from_raw_os_error(13))
+        }
+        _ => Ok(()),
+    });
+    let dir = scratch("trainer_faults", "remove");
+    let checkpoints = Checkpoints::open_in(Arc::new(fs), &dir).unwrap();
+    let outcome = fit(toy::trainer(checkpoints, false)).unwrap();
+    assert_eq!(outcome.digest, whole().digest);
+    assert!(!outcome.warnings.is_empty(), "nothing had to go");
+    assert!(
+        outcome.warnings.iter().all(|w| w.starts_with("cannot remove ")),
+        "{:?}",
+        outcome.warnings
+    );
 }
 
 /// Notes the steps whose evaluations are said to be in a checkpoint.

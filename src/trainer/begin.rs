@@ -52,15 +52,8 @@ impl<M: Module> Run<'_, M> {
     ) -> Result<Option<PathBuf>> {
         let dir = checkpoints.dir().display().to_string();
         if !checkpoints.has_checkpoints() {
-            match self.trainer.resume {
-                Resume::Never => {}
-                Resume::Auto => notes.push(format!("nothing to resume in {dir}: starting afresh")),
-                Resume::Always => {
-                    return Err(Error::config(
-                        "resume",
-                        format!("{dir} holds no run to go on with"),
-                    ));
-                }
+            if self.trainer.resume == Resume::Auto {
+                notes.push(format!("nothing to resume in {dir}: starting afresh"));
             }
             return Ok(None);
         }

@@ -152,7 +152,7 @@ impl Callback for JsonLines {
         self.resumed = run.resumed_from.is_some();
         self.monitor.clone_from(&run.monitor);
         self.continue_from(run)?;
-        let file = OpenOptions::new().append(true).create(true).open(&self.path);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path);
         let file = file.map_err(|e| Error::io("open", &self.path, e))?;
         self.file = Some(Append::new(&self.path, file));
         Ok(())
