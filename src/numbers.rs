@@ -11,6 +11,16 @@ pub fn short(value: f64) -> String {
     format!("{value:.*}", digits.unsigned_abs() as usize)
 }
 
+/// Four significant digits, without zeros at the end: `0.5`, `1e-4`.
+pub fn trimmed(value: f64) -> String {
+    let text = short(value);
+    let (digits, exponent) = text.split_at(text.find('e').unwrap_or(text.len()));
+    match digits.contains('.') {
+        true => digits.trim_end_matches('0').trim_end_matches('.').to_owned() + exponent,
+        false => text,
+    }
+}
+
 /// A standard error with two significant digits: more are not meant.
 pub fn two_digits(error: f64) -> String {
     if !(1e-4..10.0).contains(&error) {
@@ -118,6 +128,10 @@ mod tests {
         ] {
             assert_eq!(short(value), text);
         }
+        assert_eq!(
+            [0.0, 0.5, 120.0, 1e-4, 3.0779e-4, 1e9].map(trimmed),
+            ["0", "0.5", "120", "1e-4", "3.078e-4", "1e9"]
+        );
         assert_eq!(
             [0.01883, 0.1, 1.26, 12.34, 1e-5].map(two_digits),
             ["0.019", "0.10", "1.3", "12.34", "1.000e-5"]
