@@ -237,7 +237,7 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
         .interrupt(Interrupt::on_signals()?)
         .callback(KeepSettings { path: run_dir.join(SETTINGS), options: options.clone() })
         .callback(Progress::new(10))
-        .callback(JsonLines::new(run_dir.join("log.jsonl")))
+        .callback(JsonLines::new(run_dir.join(JsonLines::FILE_NAME)))
         .callback(HtmlReport::new(run_dir.join("report.html")));
     if invocation.tensorboard {
         trainer = trainer.callback(TensorBoard::new(run_dir.join("tensorboard")));

@@ -45,6 +45,7 @@ pub mod config;
 mod crc;
 pub mod data;
 pub mod error;
+pub mod files;
 pub mod interop;
 pub mod metrics;
 pub mod monitor;

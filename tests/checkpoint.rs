@@ -136,6 +136,29 @@ fn retention_keeps_the_last_the_best_and_the_pinned() {
     assert_eq!(names, 3 + 2, "three checkpoints, lock and manifest");
 }
 
+/// The newest two of five are damaged in a tensor, where opening does not look. They must not count as the last two, or
+/// deleting the others would leave nothing.
+#[test]
+fn pruning_keeps_what_is_valid() {
+    let dir = scratch("prune-damaged");
+    let mut checkpoints = Checkpoints::open(&dir).unwrap().keep_last(9).keep_best(0);
+    for step in 0..5 {
+        checkpoints.save(&state(step), None).unwrap();
+    }
+    for generation in [3, 4] {
+        let path = dir.join(format!("ckpt-{generation:08}.ftape"));
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() - 1000;
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(CheckpointFile::open(&path).is_ok());
+    }
+    let mut checkpoints = checkpoints.keep_last(2);
+    assert_eq!(checkpoints.prune().unwrap(), [dir.join("ckpt-00000000.ftape")]);
+    assert_eq!(checkpoints.damaged(), [3, 4]);
+    assert_eq!(checkpoints.load_latest().unwrap().unwrap().generation, 2);
+}
+
 #[test]
 fn recovery_falls_back_says_why_and_deletes_nothing() {
     let dir = scratch("fallback");

@@ -252,7 +252,7 @@ fn imported_weights_must_fit_the_architecture() {
     for (arch, reason) in [
         ("[{\"layer\":\"attention\"}]", "unknown variant"),
         ("[{\"layer\":\"linear\",\"inputs\":1000000000000,\"outputs\":9}]", "more than 1073741824"),
-        ("nowhere.json", "cannot read nowhere.json"),
+        ("nowhere.json", "cannot open nowhere.json"),
     ] {
         let (code, _, error) = import("w.safetensors", arch, "c", &[]);
         assert!(code == 1 && error.contains(reason), "{error}");

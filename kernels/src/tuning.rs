@@ -3,15 +3,17 @@
 //! All on one core of a Zen 3 virtual machine with AVX2 (32 KiB of L1, 512 KiB of L2), whose peak is 98 GFLOP/s; single
 //! precision, medians, in GFLOP/s unless it says otherwise. They are no part of any result's meaning, but they are part
 //! of its bits: they decide where a sum is cut.
+//!
+//! To measure anew: change one, and `cargo bench --bench report -- W1 W2 --threads 1`. Where no figure stands, none was kept.
 
 /// See [`mod@crate::gemm`].
 pub(crate) mod gemm {
     /// Depth of a packed block: a panel of B is KC x 16 floats = 32 KiB and streams through L1, and C is read and written
-    /// once for so many products. 1024^3: 88 at 256, 90 at 384, 92 at 512, 93 at 768. Shorter where `k` divides into equal
+    /// once for so many products. 1024^3: 89 at 256, 90 at 384, 92 at 512, 93 at 768. Shorter where `k` divides into equal
     /// parts.
     pub(crate) const KC: usize = 512;
     /// Rows of a packed block of A: MC x KC floats = 192 KiB, under half of L2. A multiple of 6 and of 2. With KC 512,
-    /// 1024^3: 92 at 48, 92 at 72, 93 at 96, 91 at 144.
+    /// 1024^3: 93 at 48, 92 at 72, 93 at 96, 92 at 144.
     pub(crate) const MC: usize = 96;
     /// Columns of a packed block of B: KC x NC floats = 4 MiB, a part of L3. 1024^3: 88 at 512, 1024, 2048 and 4096 alike.
     pub(crate) const NC: usize = 2048;
@@ -42,23 +44,30 @@ pub(crate) mod conv2d {
     pub(crate) const VECTORS: usize = 24;
 }
 
-/// See `conv2d/winograd.rs`.
+/// See `conv2d/winograd`.
 pub(crate) mod winograd {
     /// Tiles in a block: so many share one reading of the transformed kernels, and with 64 channels they fill L2. 64 channels
-    /// of 14 x 14, in terms of the direct products: 145 up to 64 tiles, 110 from 96 on.
+    /// of 14 x 14, in terms of the direct products: 139 to 146 up to 64 tiles, 109 to 117 from 96 on.
     pub(crate) const TILES: usize = 48;
     /// The same where the transformed kernels come from beyond L2 and L3: with 512 channels 137, against 122 with 48 tiles.
     pub(crate) const FAR_TILES: usize = 192;
+    /// Tiles in a block of the sums for the weights, which are read and written once for it. 64 channels of 56 x 56, 256 of
+    /// 14 x 14, 512 of 7 x 7, best of 15: 135, 154, 124 with 32 tiles, 136, 150, 125 with 48, 146, 163, 127 with 96.
+    pub(crate) const WEIGHT_TILES: usize = 96;
+    /// Blocks summed up before the sum is added to `dw`, for exactness: without, the error over 25,088 tiles is 1.2 times
+    /// that of the direct loops; so it is 0.7 times, at the same speed.
+    pub(crate) const WEIGHT_BLOCKS: usize = 16;
     /// Floats of transformed kernels that the caches can be hoped to keep: 8 MiB.
     pub(crate) const NEAR: usize = 1 << 21;
     /// Channels summed up before the sum is added to those of the other parts. In one part, the error with 512 channels is
-    /// twice that of the direct loops; with these it is smaller with any number, for 2% of the time.
+    /// twice that of the direct loops; with these it is smaller with any number, for 0 to 8% of the time.
     pub(crate) const PART: usize = 32;
     /// With fewer channels in or out than this the transforms cost more than the products they save: 16 to 16 channels are
     /// 1.2 times as fast as in the direct loops, 8 to 16 channels between 0.9 and 1.1 times.
     pub(crate) const MIN_CHANNELS: usize = 16;
-    /// With fewer pixels in the batch than this, transforming the kernels does.
-    pub(crate) const MIN_PIXELS: usize = 64;
+    /// With fewer pixels in the batch than this, transforming the kernels does, and the gradient of the weights is less exact
+    /// than that of the direct loops: 64 pixels 1.1 times its error, 128 pixels 0.9 times.
+    pub(crate) const MIN_PIXELS: usize = 128;
 }
 
 /// See [`mod@crate::par`].

@@ -46,6 +46,7 @@ pub use saved::{Names, Saved};
 use crate::checkpoint::Retention;
 use crate::data::{Augment, Compose};
 use crate::error::{Error, Result};
+use crate::files::read_text;
 use crate::monitor::EarlyStopping;
 use crate::nn::Sequential;
 use crate::optim::{LrSchedule, Sgd};
@@ -106,20 +107,12 @@ impl RunConfig {
     /// it is not TOML, has an unknown key or a value that cannot work.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let size = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?.len();
+        let text = read_text(path)?;
         let name = path.display().to_string();
-        if size > LIMIT {
-            let reason = format!("{size} bytes are too many for a configuration file");
+        if text.len() as u64 > LIMIT {
+            let reason = format!("{} bytes are too many for a configuration file", text.len());
             return Err(Error::config(name, reason));
         }
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()]
-                .iter()
-                .filter(|&&byte| byte == b'\n')
-                .count();
-            Error::config(format!("{name}:{line}"), "not UTF-8 text")
-        })?;
         RunConfig::parse(name, text, path.parent().unwrap_or(Path::new("")))
     }
 

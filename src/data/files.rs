@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{DataFault, Error, Result};
+use crate::files;
 
 /// The most bytes a reader takes from one file, after decompression: 4 GiB.
 pub(super) const LIMIT: u64 = 4 << 30;
@@ -28,7 +29,7 @@ pub(super) struct Source<'p> {
 
 impl<'p> Source<'p> {
     pub(super) fn open(path: &'p Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let file = files::open(path).map_err(|e| Error::io("open", path, e))?;
         let size = file.metadata().map_err(|e| Error::io("inspect", path, e))?.len();
         let mut file = BufReader::new(file);
         let start = file.fill_buf().map_err(|e| Error::io("read", path, e))?;

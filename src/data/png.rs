@@ -1,6 +1,6 @@
 //! A folder of PNG images per class.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use ::png::{ColorType, Decoder, DecodingError, Limits, Transformations};
 use super::ArrayDataset;
 use super::files::LIMIT;
 use crate::error::{DataFault, Error, Result};
+use crate::files;
 
 /// The largest image that is decoded, in bytes: 64 MiB.
 const LARGEST: u64 = 64 << 20;
@@ -85,7 +86,7 @@ struct Image {
 
 impl Image {
     fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let file = files::open(path).map_err(|e| Error::io("open", path, e))?;
         let limits = Limits { bytes: LARGEST as usize };
         let mut decoder = Decoder::new_with_limits(BufReader::new(file), limits);
         decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
@@ -135,7 +136,7 @@ mod tests {
         fn image(&self, name: &str, color: ColorType, depth: BitDepth, data: &[u8]) {
             let path = self.0.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            let mut encoder = Encoder::new(File::create(path).unwrap(), 2, 1);
+            let mut encoder = Encoder::new(fs::File::create(path).unwrap(), 2, 1);
             encoder.set_color(color);
             encoder.set_depth(depth);
             if color == ColorType::Indexed {
@@ -195,7 +196,7 @@ mod tests {
             assert!(dir.error().contains("1.png: not a usable PNG"), "{end}: {}", dir.error());
         }
         // The beginning of an image of 3.6 GB.
-        let file = File::create(dir.0.join("a/1.png")).unwrap();
+        let file = fs::File::create(dir.0.join("a/1.png")).unwrap();
         let mut encoder = Encoder::new(file, 30_000, 30_000);
         encoder.set_color(ColorType::Rgba);
         let mut writer = encoder.write_header().unwrap();

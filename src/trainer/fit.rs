@@ -31,13 +31,14 @@ impl<M: Module> Trainer<M> {
     /// error.
     ///
     /// A full disk does not end a run: it is a warning ([`Outcome::warnings`]), and saving is tried
-    /// again later.
+    /// again later, that of the best evaluation included. Nor does a log that cannot be written.
     ///
     /// # Errors
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
     /// directory that holds a run (see [`Resume`]) or has no room, a run that does not fit these
     /// settings or is finished. Later: whatever saving or a callback returns; what was saved before
-    /// stays. A callback that fails at the end is only a warning.
+    /// stays. A callback that fails at the end is only a warning, and so is [`Error::Io`] of one
+    /// that is told of an evaluation.
     ///
     /// # Panics
     /// Passes on a panic of the model, the data or a callback. The state of that step is gone with
@@ -238,13 +239,18 @@ impl<'d, M: Module> Run<'d, M> {
             verdict: &verdict,
             evaluation: &valid,
             epochs: self.trainer.epochs,
-            checkpoint: self.saver.last(),
+            checkpoint: self.saver.last().filter(|_| !self.unsaved),
             images_per_second: self.clock.images_per_second(),
             saving_overhead: self.clock.saving_overhead(),
         };
+        let mut unwritten = Vec::new();
         for callback in &mut self.trainer.callbacks {
-            callback.on_evaluation(&info)?;
+            match callback.on_evaluation(&info) {
+                Err(error @ Error::Io { .. }) => unwritten.push(error.to_string()),
+                told => told?,
+            }
         }
+        unwritten.into_iter().try_for_each(|warning| self.warn(warning))?;
         Ok(verdict.stop_reason().cloned().map(Stop::Early))
     }
 

@@ -1,6 +1,6 @@
 //! `dw` from `dy` and `x`.
 
-use super::{Conv2dDims, dots::DotSums, forward::source, weights::WeightSums};
+use super::{Conv2dDims, dots::DotSums, forward::source, weights::WeightSums, winograd};
 use crate::Write;
 
 /// The gradient `dw [o, c / groups, kh, kw]` from `dy [n, o, oh, ow]` and `x [n, c, h, w]`.
@@ -25,7 +25,9 @@ pub fn backward_weight(dw: &mut [f32], write: Write, dy: &[f32], x: &[f32], d: &
     }
     // The rows of an image that need no padding are one long row.
     let d = &if d.is_pointwise() { Conv2dDims { h: 1, w: d.h * d.w, ..*d } } else { *d };
-    if prefers_dots(d) {
+    if winograd::pays(d, d.o_group(), d.c_group()) {
+        winograd::backward_weight(dw, write, dy, x, d);
+    } else if prefers_dots(d) {
         let (planes, taps) = source(d, d.stride[1]);
         let step = d.stride[0] * planes.padded[1];
         DotSums { dy, x, d, planes, taps: &taps, step }.run(dw, write);

@@ -10,12 +10,12 @@
 //! |---|---|---|
 //! | `channels.rs` | lanes are output channels, rows are pixels; taps are offsets into the padded image | forward, `dx` |
 //! | `pixels.rs` | lanes are pixels, rows are output channels: for few channels or taps, and depthwise | forward, `dx` |
-//! | `winograd.rs` | 3 x 3 kernels with 4/9 of the products: for many channels | forward, `dx` |
+//! | `winograd/` | 3 x 3 kernels with 4/9 of the products: for many channels | forward, `dx`, `dw` |
 //! | `weights.rs` | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
 //! | `dots.rs` | dot products over pixels: for few channels or taps, and depthwise | `dw` |
 //! | `pointwise.rs` | a 1 x 1 kernel of stride 1 is a matrix product, image by image | forward, `dx` |
 //!
-//! `sweep.rs` is what the first three have in common, `planes.rs` the padded copies. No matrix of patches is ever built.
+//! `sweep.rs` is what the engines of forward and `dx` have in common, `planes.rs` the padded copies. No matrix of patches is ever built.
 //! Which one runs is decided by the shape alone.
 
 mod backward_bias;

@@ -101,6 +101,28 @@ pub(super) fn by_group(
     })
 }
 
+/// Cuts a range of units, counted row by row with `per_row` in each, into rectangles: the rest of a row that was cut, at
+/// most `at_once` whole rows at a time, and the start of one that is cut. Each is its rows, and where it lies in them.
+pub(super) fn rectangles(
+    mut units: Range<usize>,
+    per_row: usize,
+    at_once: usize,
+) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    std::iter::from_fn(move || {
+        if units.is_empty() {
+            return None;
+        }
+        let (row, first) = (units.start / per_row, units.start % per_row);
+        let whole = if first == 0 { (units.len() / per_row).min(at_once) } else { 0 };
+        let (rows, end) = match whole {
+            0 => (row..row + 1, per_row.min(first + units.len())),
+            _ => (row..row + whole, per_row),
+        };
+        units.start = (rows.end - 1) * per_row + end;
+        Some((rows, first..end))
+    })
+}
+
 impl Sweep<'_> {
     /// Computes `out [images, groups * lanes, channel]`.
     pub(super) fn run(&self, out: &mut [f32]) {
@@ -144,18 +166,8 @@ impl Sweep<'_> {
         f: impl Fn(Range<usize>, Range<usize>) + Sync,
     ) {
         let work = Work::MultiplyAdds(self.multiply_adds);
-        par::split(work, self.images * panels, (), |mut units, ()| {
-            while !units.is_empty() {
-                // The rest of an image that was cut, whole images, or the start of one that is cut.
-                let (image, first) = (units.start / panels, units.start % panels);
-                let whole = if first == 0 { (units.len() / panels).min(at_once) } else { 0 };
-                let (images, end) = match whole {
-                    0 => (image..image + 1, panels.min(first + units.len())),
-                    _ => (image..image + whole, panels),
-                };
-                units.start = (images.end - 1) * panels + end;
-                f(images, first..end);
-            }
+        par::split(work, self.images * panels, (), |units, ()| {
+            rectangles(units, panels, at_once).for_each(|(images, panels)| f(images, panels));
         });
     }
 }

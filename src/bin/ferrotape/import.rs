@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ferrotape::checkpoint::{Checkpoints, LoadOptions, LoadReport, NamedTensor, TrainingState};
+use ferrotape::files::read_text;
 use ferrotape::nn::{Module, Sequential};
 use ferrotape::params::Init;
 use ferrotape::tensor::MAX_RANK;
@@ -117,7 +118,7 @@ fn of_architecture(arch: &Path) -> Result<TrainingState<'static>> {
     let inline = arch.to_str().filter(|text| text.trim_start().starts_with('['));
     let text = match inline {
         Some(text) => text.to_owned(),
-        None => std::fs::read_to_string(arch).map_err(|error| Error::io("read", arch, error))?,
+        None => read_text(arch)?,
     };
     let mut params = Params::new(0);
     let model = Sequential::from_architecture(&mut params, &text)?;

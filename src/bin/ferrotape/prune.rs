@@ -68,7 +68,8 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
 
 /// What [`prune`] would remove, and how many it would keep, without touching anything.
 fn removable(dir: &Path, retention: &Retention) -> Result<(Vec<PathBuf>, usize)> {
-    let (entries, _) = list(dir)?;
+    let (mut entries, _) = list(dir)?;
+    entries.retain(|entry| source::verify(&entry.path).is_ok());
     let roles = retention.roles(&entries);
     let needed = roles.into_iter().map(Roles::any);
     let removable: Vec<PathBuf> = entries

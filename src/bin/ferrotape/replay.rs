@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ferrotape::checkpoint::TrainingState;
+use ferrotape::files::read_text;
 use ferrotape::monitor::{Comparison, EarlyStopping, Observation, StopReason, compare, read_log};
 use ferrotape::trainer::recorded_history;
 use ferrotape::{Error, Result};
@@ -98,6 +99,6 @@ fn history(path: &Path) -> Result<Vec<Observation>> {
         }
         return Ok(recorded);
     }
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
+    let text = read_text(path)?;
     read_log(path, &text)
 }

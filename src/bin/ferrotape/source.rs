@@ -20,6 +20,8 @@ pub(crate) fn open(path: &Path, best: bool) -> Result<CheckpointFile> {
         return CheckpointFile::open(path);
     }
     let (mut entries, mut skipped) = list(path)?;
+    // Where nothing was measured, as after an import, none is better than the newest.
+    let best = best && entries.iter().any(|entry| entry.metric.is_some());
     while let Some(at) = preferred(&entries, best) {
         let entry = entries.remove(at);
         match CheckpointFile::open(&entry.path).and_then(|file| file.verify().map(|()| file)) {

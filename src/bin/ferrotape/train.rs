@@ -98,7 +98,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         trainer = trainer.callback(Progress::new(every));
     }
     if log {
-        trainer = trainer.callback(JsonLines::new(dir.join("log.jsonl")));
+        trainer = trainer.callback(JsonLines::new(dir.join(JsonLines::FILE_NAME)));
     }
     if tensorboard {
         trainer = trainer.callback(TensorBoard::new(dir.join("tensorboard")));

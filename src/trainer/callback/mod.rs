@@ -7,6 +7,7 @@
 //! | [`TensorBoard`] | in TensorBoard, by its event files |
 //! | [`HtmlReport`](crate::report::HtmlReport) | at its end, as a page with everything |
 
+mod append;
 mod jsonl;
 mod line;
 mod print;
@@ -60,7 +61,9 @@ pub trait Callback: Send {
     /// An evaluation was made, judged and saved.
     ///
     /// # Errors
-    /// Ends the run.
+    /// [`Error::Io`](crate::Error::Io) becomes a warning
+    /// ([`Outcome::warnings`](super::Outcome::warnings)): that a log cannot be written is no reason to
+    /// end a run. Any other error ends the run.
     fn on_evaluation(&mut self, _evaluation: &EvaluationInfo<'_>) -> Result<()> {
         Ok(())
     }
@@ -168,7 +171,8 @@ pub struct EvaluationInfo<'a> {
     pub evaluation: &'a Evaluation,
     /// The largest number of epochs.
     pub epochs: u64,
-    /// Where the state was saved and what it is kept for; in the background it is not known yet.
+    /// Where the state was saved and what it is kept for; `None` if there was no room for it, and in
+    /// the background, where it is not known yet.
     pub checkpoint: Option<(&'a Path, Roles)>,
     /// Training images per second, evaluations and saving not counted.
     pub images_per_second: f64,

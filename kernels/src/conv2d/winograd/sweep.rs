@@ -1,90 +1,34 @@
-//! Winograd's F(2x2, 3x3): a 3 x 3 kernel of stride 1 with 16 products for 4 outputs instead of 36.
-//!
-//! Four outputs in a square depend on a 4 x 4 tile `d` of each input channel. With the kernel `g`,
-//!
-//! ```text
-//! y = A' [sum over channels of (G g G') * (B' d B)] A        * is element by element, ' transposes
-//!
-//!      1  0 -1  0          1    0    0          1  0
-//! B' = 0  1  1  0      G = 1/2  1/2  1/2    A = 1  1
-//!      0 -1  1  0          1/2 -1/2  1/2        1 -1
-//!      0  1  0 -1          0    0    1          0 -1
-//! ```
-//!
-//! (Lavin and Gray, "Fast Algorithms for Convolutional Networks", 2016). The sum over channels is 16 matrix products, one
-//! for each of the 16 places in a tile; around them lie only additions, with lanes for channels:
+//! Forward and the gradient of the input: the sums run over channels.
 //!
 //! ```text
 //! transform the kernels into panels [place][channel in][16 channels out]
 //! for each block of tiles:                  (threads split images, then panels)
-//!   transpose the rows of pixels it reads:  band[pixel][channel in], zeros around
 //!   inputs[place][tile][channel in] = B' d B
 //!   for each place, each panel, each 6 tiles:
 //!     products[place][tile][channel out] = inputs * panel, over channels, in registers
 //!   A' products A, plus bias, transposed into y
 //! ```
-//!
-//! The transforms multiply by 1, -1 and 1/2 only, and the channels are summed in parts, so the error is no larger than
-//! that of the direct loops. But an infinity or a NaN in the input reaches all four outputs of a tile.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
-use super::{
-    Conv2dDims,
-    channels::{PackPanel, PanelWidth},
-    sweep::{Sweep, by_group},
-};
+use super::{Block, Layout, PLACES, Strip, Tiling, Window};
 use crate::{
     Write,
+    conv2d::{
+        channels::{PackPanel, PanelWidth},
+        sweep::{Sweep, by_group},
+    },
     isa::Isa,
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
     tile::{VECTORS, emit, outer, panel, transpose_into},
-    tuning::winograd::{FAR_TILES, MIN_CHANNELS, MIN_PIXELS, NEAR, PART, TILES},
+    tuning::winograd::{FAR_TILES, NEAR, PART, TILES},
 };
-use std::{cell::Cell, ops::Range, sync::OnceLock};
-
-/// Places in a tile of the input.
-const PLACES: usize = 16;
-
-thread_local! {
-    static ALLOWED: Cell<bool> = const { Cell::new(true) };
-}
-
-/// Runs `f`, whose convolutions on this thread take the direct loops; so does the whole process with
-/// `FERROTAPE_WINOGRAD=0` in its environment. For tests and benches.
-pub fn without_winograd<R>(f: impl FnOnce() -> R) -> R {
-    struct PutBack(bool);
-    impl Drop for PutBack {
-        fn drop(&mut self) {
-            ALLOWED.set(self.0);
-        }
-    }
-    let _put_back = PutBack(ALLOWED.replace(false));
-    f()
-}
-
-fn allowed() -> bool {
-    static PROCESS: OnceLock<bool> = OnceLock::new();
-    let process =
-        PROCESS.get_or_init(|| std::env::var_os("FERROTAPE_WINOGRAD").is_none_or(|v| v != "0"));
-    *process && ALLOWED.get()
-}
-
-/// Whether a convolution from `channels` to `lanes` channels in each group is possible here, and faster.
-pub(super) fn pays(d: &Conv2dDims, lanes: usize, channels: usize) -> bool {
-    d.kernel == [3, 3]
-        && d.stride == [1, 1]
-        && d.dilation == [1, 1]
-        && lanes.min(channels) >= MIN_CHANNELS
-        && d.oh().min(d.ow()) > 1
-        && d.n * d.oh() * d.ow() >= MIN_PIXELS
-        && allowed()
-}
+use std::ops::Range;
 
 /// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining taps.
-pub(super) fn run(sweep: &Sweep, out: Shared) {
+pub(in crate::conv2d) fn run(sweep: &Sweep, out: Shared) {
     let isa = Isa::current();
     let wide = isa.dispatch(PanelWidth);
     let per_group = sweep.lanes.div_ceil(wide);
@@ -164,12 +108,6 @@ fn kernel_line<S: Simd>(s: S, g: [S::F32; 3]) -> [S::F32; 4] {
     [g[0], s.add(outer, inner), s.sub(outer, inner), g[2]]
 }
 
-/// `B' d`
-#[inline(always)]
-fn input_line<S: Simd>(s: S, d: [S::F32; 4]) -> [S::F32; 4] {
-    [s.sub(d[0], d[2]), s.add(d[1], d[2]), s.sub(d[2], d[1]), s.sub(d[1], d[3])]
-}
-
 /// `A' m`
 #[inline(always)]
 fn output_line<S: Simd>(s: S, m: [S::F32; 4]) -> [S::F32; 2] {
@@ -198,171 +136,62 @@ impl SimdKernel for Piece<'_> {
     }
 }
 
-/// Rows of tiles of one image.
-struct Strip {
-    image: usize,
-    rows: Range<usize>,
-}
-
 impl Piece<'_> {
     /// All blocks of one group.
     #[inline(always)]
     fn group<S: Simd>(&self, s: S, group: usize, panels: Range<usize>) {
-        let [tile_rows, tile_cols] = self.sweep.phases[0].grid.map(|side| side.div_ceil(2));
-        let total = self.images.len() * tile_rows;
-        let far = self.kernels.len() > NEAR;
-        let block = (if far { FAR_TILES } else { TILES } / tile_cols).max(1);
-        let block = total.div_ceil(total.div_ceil(block));
-        for first in (0..total).step_by(block) {
-            let block = first..total.min(first + block);
-            let strips = (block.start / tile_rows..block.end.div_ceil(tile_rows)).map(|i| {
-                let rows = block.start.max(i * tile_rows)..block.end.min((i + 1) * tile_rows);
-                let rows = rows.start - i * tile_rows..rows.end - i * tile_rows;
-                Strip { image: self.images.start + i, rows }
-            });
-            self.block(s, group, panels.clone(), strips, block.len() * tile_cols);
+        let tiles = if self.kernels.len() > NEAR { FAR_TILES } else { TILES };
+        for block in Tiling::of(self.sweep.phases[0].grid).blocks(self.images.clone(), tiles) {
+            self.block(s, group, panels.clone(), &block);
         }
     }
 
     #[inline(always)]
-    fn block<S: Simd>(
-        &self,
-        s: S,
-        group: usize,
-        panels: Range<usize>,
-        strips: impl Iterator<Item = Strip> + Clone,
-        tiles: usize,
-    ) {
-        let width = panel::<S>() * panels.len();
-        let depth = self.sweep.planes.count;
+    fn block<S: Simd>(&self, s: S, group: usize, panels: Range<usize>, block: &Block) {
+        let planes = &self.sweep.planes;
+        let depth = planes.count;
         let channels = depth.next_multiple_of(S::LANES);
-        let tile_cols = self.sweep.phases[0].grid[1].div_ceil(2);
-        // One more cache line than the tiles need: 16 places a power of two apart would compete for one set of L1.
-        let (input_step, product_step) = (tiles * channels + 16, tiles * width + 16);
-        let mut inputs = scratch::floats(PLACES * input_step);
-        let mut tile = 0;
-        for strip in strips.clone() {
-            self.transform_inputs(s, &mut inputs[tile * channels..], input_step, group, &strip);
-            tile += strip.rows.len() * tile_cols;
+        let tiles = block.tiles();
+        let (corner, _) = taps(self.sweep);
+        let [top, left] = [corner / planes.padded[1], corner % planes.padded[1]];
+        let layout = Layout { place: Layout::place(tiles, channels), tile: channels, channel: 1 };
+        let mut inputs = scratch::floats(PLACES * layout.place);
+        for strip in block.strips() {
+            let window = Window {
+                planes: self.sweep.group_of(strip.image, group),
+                count: depth,
+                size: planes.size,
+                corner: [
+                    (2 * strip.rows.start + top) as isize - planes.before[0] as isize,
+                    left as isize - planes.before[1] as isize,
+                ],
+                cols: 2 * block.tiling.cols + 2,
+            };
+            let to = &mut inputs[strip.before * layout.tile..];
+            window.transform(s, to, layout, [strip.rows.len(), block.tiling.cols]);
         }
+        let wide = panel::<S>();
+        let width = wide * panels.len();
+        let product_step = Layout::place(tiles, width);
         let mut products = scratch::floats(PLACES * product_step);
         for place in 0..PLACES {
-            let inputs = &inputs[place * input_step..][..tiles * channels];
+            let inputs = &inputs[place * layout.place..][..tiles * channels];
             let products = &mut products[place * product_step..][..tiles * width];
             for (p, panel) in panels.clone().enumerate() {
-                let wide = crate::tile::panel::<S>();
                 let kernels =
                     &self.kernels[(panel * PLACES + place) * depth * wide..][..depth * wide];
                 let product = Product { inputs, channels, kernels, depth, lane: p * wide, width };
                 product.run(s, products);
             }
         }
-        let mut tile = 0;
-        for strip in strips {
-            self.transform_products(s, &products[tile * width..], product_step, &panels, &strip);
-            tile += strip.rows.len() * tile_cols;
-        }
-    }
-
-    /// `inputs[place][tile][channel] = B' d B` for the tiles of a strip.
-    #[inline(always)]
-    fn transform_inputs<S: Simd>(
-        &self,
-        s: S,
-        inputs: &mut [f32],
-        input_step: usize,
-        group: usize,
-        strip: &Strip,
-    ) {
-        let planes = &self.sweep.planes;
-        let channels = planes.count.next_multiple_of(S::LANES);
-        let tile_cols = self.sweep.phases[0].grid[1].div_ceil(2);
-        let (rows, cols) = (2 * strip.rows.len() + 2, 2 * tile_cols + 2);
-        let mut band = scratch::floats(rows * cols * channels);
-        self.fill_band(s, &mut band, group, 2 * strip.rows.start, cols, strip.image);
-        let tiles = strip.rows.len() * tile_cols;
-        assert!(inputs.len() >= (PLACES - 1) * input_step + tiles * channels);
-        for tile in 0..tiles {
-            let corner = 2 * (tile / tile_cols * cols + tile % tile_cols);
-            for channel in (0..channels).step_by(S::LANES) {
-                // SAFETY: the 4 x 4 pixels from the corner on are inside the band; the tile's place in `inputs` was checked.
-                unsafe {
-                    let from = band.as_ptr().add(corner * channels + channel);
-                    let to = inputs.as_mut_ptr().add(tile * channels + channel);
-                    for i in 0..4 {
-                        let mut line = [s.zero(); 4];
-                        for j in 0..4 {
-                            let [a, b, c, d] =
-                                [0, 1, 2, 3].map(|row| from.add((row * cols + j) * channels));
-                            line[j] = match i {
-                                0 => s.sub(s.load(a), s.load(c)),
-                                1 => s.add(s.load(b), s.load(c)),
-                                2 => s.sub(s.load(c), s.load(b)),
-                                _ => s.sub(s.load(b), s.load(d)),
-                            };
-                        }
-                        let line = input_line(s, line);
-                        for j in 0..4 {
-                            s.store(to.add((i * 4 + j) * input_step), line[j]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// `band[pixel][channel]` of the padded image, from row `first` on, zero beyond its edges.
-    #[inline(always)]
-    fn fill_band<S: Simd>(
-        &self,
-        s: S,
-        band: &mut [f32],
-        group: usize,
-        first: usize,
-        cols: usize,
-        image: usize,
-    ) {
-        let planes = &self.sweep.planes;
-        let channels = planes.count.next_multiple_of(S::LANES);
-        let (corner, _) = taps(self.sweep);
-        let [h, w] = planes.size;
-        let top = first + corner / planes.padded[1];
-        let left = corner % planes.padded[1];
-        let from = self.sweep.group_of(image, group);
-        // Columns of the band that lie inside the image, and the first of them there.
-        let start = planes.before[1].saturating_sub(left).min(cols);
-        let skipped = left.saturating_sub(planes.before[1]);
-        let count = w.saturating_sub(skipped).min(cols - start);
-        for (r, band) in band.chunks_exact_mut(cols * channels).enumerate() {
-            let row = (top + r).checked_sub(planes.before[0]).filter(|&row| row < h && count > 0);
-            let Some(row) = row else {
-                band.fill(0.0);
-                continue;
-            };
-            band[..start * channels].fill(0.0);
-            band[(start + count) * channels..].fill(0.0);
-            let from = &from[row * w + skipped..];
-            assert!(from.len() >= (planes.count - 1) * h * w + count);
-            // SAFETY: `count` pixels of each channel are left in `from`, and there is room for them in the band.
-            unsafe {
-                let to = band.as_mut_ptr().add(start * channels);
-                transpose_into(
-                    s,
-                    to,
-                    channels,
-                    from.as_ptr(),
-                    h * w,
-                    planes.count,
-                    count,
-                    Write::Set,
-                );
-            }
+        for strip in block.strips() {
+            self.write_out(s, &products[strip.before * width..], product_step, &panels, &strip);
         }
     }
 
     /// `y = A' m A + bias` for the tiles of a strip.
     #[inline(always)]
-    fn transform_products<S: Simd>(
+    fn write_out<S: Simd>(
         &self,
         s: S,
         products: &[f32],

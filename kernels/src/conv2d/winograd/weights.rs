@@ -1,0 +1,287 @@
+//! The gradient of the weights: the sums run over tiles.
+//!
+//! ```text
+//! for each 16 blocks of tiles:           (threads split channels in, then panels of channels out)
+//!   for each block:
+//!     inputs[place][channel in][tile] = B' d B, a vector of channels at a time
+//!     grads[place][panel][tile][16 channels out] = A dy A'
+//!     for each place, each panel, each 6 channels in:
+//!       sums[place][panel][channel in][16 channels out] += inputs * grads, over tiles, in registers
+//!   dw += G' sums G, transposed
+//! ```
+//!
+//! So a sum over many tiles is made on three levels, in a block, in 16 blocks and in `dw`, and rounding errors stay small.
+
+#![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
+
+use super::{Block, Layout, PLACES, Tiling, Window};
+use crate::{
+    Write,
+    conv2d::{
+        Conv2dDims,
+        channels::PanelWidth,
+        sweep::{by_group, rectangles},
+    },
+    isa::Isa,
+    par::{self, Shared, Work},
+    scratch,
+    simd::{Simd, SimdKernel},
+    tile::{VECTORS, emit, outer, panel, transpose_into},
+    tuning::winograd::{WEIGHT_BLOCKS, WEIGHT_TILES},
+};
+use std::ops::Range;
+
+/// `dw` of a convolution for which Winograd's products [pay](super::pays).
+pub(in crate::conv2d) fn backward_weight(
+    dw: &mut [f32],
+    write: Write,
+    dy: &[f32],
+    x: &[f32],
+    d: &Conv2dDims,
+) {
+    let isa = Isa::current();
+    let wide = isa.dispatch(PanelWidth);
+    let panels = d.o_group().div_ceil(wide);
+    let lanes = wide / VECTORS;
+    let vectors = d.c_group().div_ceil(lanes);
+    let out = Shared(dw.as_mut_ptr());
+    let work = Work::MultiplyAdds(d.multiply_adds());
+    par::split(work, d.groups * vectors * panels, (), |units, ()| {
+        for (rows, panels) in rectangles(units, panels, usize::MAX) {
+            for (group, rows) in by_group(rows, vectors) {
+                let first = group * vectors;
+                let end = d.c_group().min((rows.end - first) * lanes);
+                let channels = (rows.start - first) * lanes..end;
+                let panels = panels.clone();
+                isa.dispatch(Piece { dy, x, d, group, channels, panels, out: out.get(), write });
+            }
+        }
+    });
+}
+
+/// Some channels in and some panels of channels out of a group, on one thread.
+struct Piece<'a> {
+    dy: &'a [f32],
+    x: &'a [f32],
+    d: &'a Conv2dDims,
+    group: usize,
+    channels: Range<usize>,
+    panels: Range<usize>,
+    out: *mut f32,
+    write: Write,
+}
+
+impl SimdKernel for Piece<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let tiling = Tiling::of([self.d.oh(), self.d.ow()]);
+        let tiles = self.d.n * tiling.rows * tiling.cols;
+        let mut blocks = tiling.blocks(0..self.d.n, WEIGHT_TILES.min(tiles.div_ceil(2))).peekable();
+        let mut sums = scratch::floats(PLACES * self.sums_step::<S>());
+        let mut write = self.write;
+        while blocks.peek().is_some() {
+            for (i, block) in blocks.by_ref().take(WEIGHT_BLOCKS).enumerate() {
+                let write = if i == 0 { Write::Set } else { Write::Add };
+                self.sum(s, &mut sums, write, &block);
+            }
+            self.write_out(s, &sums, write);
+            write = Write::Add;
+        }
+    }
+}
+
+impl Piece<'_> {
+    fn sums_step<S: Simd>(&self) -> usize {
+        self.panels.len() * self.channels.len() * panel::<S>()
+    }
+
+    /// `sums[place][panel][channel][lane]` of a block.
+    #[inline(always)]
+    fn sum<S: Simd>(&self, s: S, sums: &mut [f32], write: Write, block: &Block) {
+        let wide = panel::<S>();
+        let depth = self.channels.len();
+        let channels = depth.next_multiple_of(S::LANES);
+        let tiles = block.tiles();
+        let place = Layout::place(tiles, channels);
+        let layout = Layout { place, tile: S::LANES, channel: tiles };
+        let mut inputs = scratch::floats(PLACES * place);
+        self.transform_inputs(s, &mut inputs, layout, block);
+        let grads_step = Layout::place(tiles, self.panels.len() * wide);
+        let mut grads = scratch::floats(PLACES * grads_step);
+        self.transform_grads(s, &mut grads, grads_step, block);
+        for (place, sums) in sums.chunks_exact_mut(self.sums_step::<S>()).enumerate() {
+            let inputs = &inputs[place * layout.place..][..tiles * channels];
+            let grads = grads[place * grads_step..].chunks_exact(tiles * wide);
+            for (grads, sums) in grads.zip(sums.chunks_exact_mut(depth * wide)) {
+                write_products(s, sums, write, inputs, grads);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn transform_inputs<S: Simd>(&self, s: S, inputs: &mut [f32], layout: Layout, block: &Block) {
+        let d = self.d;
+        let plane = d.h * d.w;
+        for strip in block.strips() {
+            let first = (strip.image * d.groups + self.group) * d.c_group() + self.channels.start;
+            let window = Window {
+                planes: &self.x[first * plane..][..self.channels.len() * plane],
+                count: self.channels.len(),
+                size: [d.h, d.w],
+                corner: [
+                    2 * strip.rows.start as isize - d.padding[0] as isize,
+                    -(d.padding[1] as isize),
+                ],
+                cols: 2 * block.tiling.cols + 2,
+            };
+            let to = &mut inputs[strip.before * layout.tile..];
+            window.transform(s, to, layout, [strip.rows.len(), block.tiling.cols]);
+        }
+    }
+
+    /// `to[place][panel][tile][lane] = A dy A'`
+    #[inline(always)]
+    fn transform_grads<S: Simd>(&self, s: S, to: &mut [f32], place_step: usize, block: &Block) {
+        let d = self.d;
+        let wide = panel::<S>();
+        let plane = d.oh() * d.ow();
+        let cols = 2 * block.tiling.cols;
+        for strip in block.strips() {
+            let tiles = strip.rows.len() * block.tiling.cols;
+            let first_lane = self.panels.start * wide;
+            let count = (self.panels.end * wide).min(d.o_group()) - first_lane;
+            let first = (strip.image * d.groups + self.group) * d.o_group() + first_lane;
+            let window = Window {
+                planes: &self.dy[first * plane..][..count * plane],
+                count,
+                size: [d.oh(), d.ow()],
+                corner: [2 * strip.rows.start as isize, 0],
+                cols,
+            };
+            let channels = window.channels::<S>();
+            let mut band = scratch::floats(2 * strip.rows.len() * cols * channels);
+            window.fill(s, &mut band);
+            for tile in 0..tiles {
+                let corner = 2 * (tile / block.tiling.cols * cols + tile % block.tiling.cols);
+                for lane in (0..channels).step_by(S::LANES) {
+                    let read = |row: usize, col: usize| -> S::F32 {
+                        s.read(&band[(corner + row * cols + col) * channels + lane..])
+                    };
+                    let left = grad_line(s, [read(0, 0), read(1, 0)]);
+                    let right = grad_line(s, [read(0, 1), read(1, 1)]);
+                    let panel = lane / wide * block.tiles() + strip.before + tile;
+                    let to = &mut to[panel * wide + lane % wide..];
+                    for i in 0..4 {
+                        let line = grad_line(s, [left[i], right[i]]);
+                        for j in 0..4 {
+                            s.write(&mut to[(i * 4 + j) * place_step..], line[j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// `dw = G' sums G`
+    #[inline(always)]
+    fn write_out<S: Simd>(&self, s: S, sums: &[f32], write: Write) {
+        let d = self.d;
+        let wide = panel::<S>();
+        let depth = self.channels.len();
+        let place_step = self.sums_step::<S>();
+        let mut taps = scratch::floats(9 * depth * wide);
+        for (p, panel) in self.panels.clone().enumerate() {
+            let sums = &sums[p * depth * wide..];
+            for (c, taps) in taps.chunks_exact_mut(9 * wide).enumerate() {
+                for lane in (0..wide).step_by(S::LANES) {
+                    let mut rows = [[s.zero(); 4]; 3];
+                    for j in 0..4 {
+                        let mut m = [s.zero(); 4];
+                        for i in 0..4 {
+                            m[i] = s.read(&sums[(i * 4 + j) * place_step + c * wide + lane..]);
+                        }
+                        let column = weight_line(s, m);
+                        for i in 0..3 {
+                            rows[i][j] = column[i];
+                        }
+                    }
+                    for i in 0..3 {
+                        let line = weight_line(s, rows[i]);
+                        for j in 0..3 {
+                            s.write(&mut taps[(i * 3 + j) * wide + lane..], line[j]);
+                        }
+                    }
+                }
+            }
+            let lanes = wide.min(d.o_group() - panel * wide);
+            let first = self.group * d.o_group() + panel * wide;
+            // SAFETY: dw has `lanes` rows of taps() floats from row `first` on, and no other piece has the taps of these
+            // channels in them.
+            unsafe {
+                let to = self.out.add(first * d.taps() + self.channels.start * 9);
+                let from = taps.as_ptr();
+                transpose_into(s, to, d.taps(), from, wide, 9 * depth, lanes, write);
+            }
+        }
+    }
+}
+
+/// `A d`
+#[inline(always)]
+fn grad_line<S: Simd>(s: S, d: [S::F32; 2]) -> [S::F32; 4] {
+    [d[0], s.add(d[0], d[1]), s.sub(d[0], d[1]), s.neg(d[1])]
+}
+
+/// `G' m`
+#[inline(always)]
+fn weight_line<S: Simd>(s: S, m: [S::F32; 4]) -> [S::F32; 3] {
+    let half = s.splat(0.5);
+    let sum = s.mul(half, s.add(m[1], m[2]));
+    [s.add(m[0], sum), s.mul(half, s.sub(m[1], m[2])), s.add(sum, m[3])]
+}
+
+/// Sets `sums[channel][lane]` to, or adds to it, the sum over tiles of `inputs[channel][tile] * grads[tile][lane]`.
+#[inline(always)]
+fn write_products<S: Simd>(s: S, sums: &mut [f32], write: Write, inputs: &[f32], grads: &[f32]) {
+    let wide = panel::<S>();
+    for (r, sums) in sums.chunks_mut(S::TILE_ROWS * wide).enumerate() {
+        let first = r * S::TILE_ROWS;
+        match sums.len() / wide {
+            6 => write_tile::<S, 6>(s, sums, write, inputs, first, grads),
+            5 => write_tile::<S, 5>(s, sums, write, inputs, first, grads),
+            4 => write_tile::<S, 4>(s, sums, write, inputs, first, grads),
+            3 => write_tile::<S, 3>(s, sums, write, inputs, first, grads),
+            2 => write_tile::<S, 2>(s, sums, write, inputs, first, grads),
+            _ => write_tile::<S, 1>(s, sums, write, inputs, first, grads),
+        }
+    }
+}
+
+/// [`write_products`] of the channels from `first` on.
+#[inline(always)]
+fn write_tile<S: Simd, const R: usize>(
+    s: S,
+    sums: &mut [f32],
+    write: Write,
+    inputs: &[f32],
+    first: usize,
+    grads: &[f32],
+) {
+    let wide = panel::<S>();
+    let tiles = grads.len() / wide;
+    assert!(inputs.len() >= (first + R).next_multiple_of(S::LANES) * tiles);
+    assert!(sums.len() >= R * wide);
+    // SAFETY: a vector of channels is `tiles` rows of LANES floats, and the last one that is read is inside, by the first
+    // assertion; `grads` is `tiles` rows of a panel, and `sums` R rows, by the second.
+    unsafe {
+        let rows = std::array::from_fn(|r| {
+            let (vector, lane) = ((first + r) / S::LANES, (first + r) % S::LANES);
+            inputs.as_ptr().add(vector * tiles * S::LANES + lane)
+        });
+        let at = |tile: usize| tile * S::LANES;
+        let acc = outer::<S, R, VECTORS>(s, tiles, rows, at, grads.as_ptr(), wide);
+        emit(s, acc, sums.as_mut_ptr(), wide, wide, write);
+    }
+}
