@@ -195,7 +195,7 @@ impl Validation {
 fn settings(config: &[(String, String)]) -> Vec<(String, String)> {
     let plain = |value: &str| {
         let inner = value.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')'));
-        inner.unwrap_or(if value == "None" { "none" } else { value }).to_owned()
+        inner.unwrap_or(if ["None", "[]"].contains(&value) { "none" } else { value }).to_owned()
     };
     let shown = config.iter().filter(|(key, _)| key != "architecture");
     shown.map(|(key, value)| (key.replace('_', " "), plain(value))).collect()

@@ -25,6 +25,11 @@ impl<M: Module> Trainer<M> {
     /// Trains until the monitor, the number of epochs or an interruption ends it, and restores
     /// the best weights.
     ///
+    /// What is learnt follows from the data. Where examples have classes it is cross-entropy that is
+    /// minimised; where they have values
+    /// ([`ArrayDataset::with_targets`](crate::data::ArrayDataset::with_targets)), the mean squared
+    /// error.
+    ///
     /// A full disk does not end a run: it is a warning ([`Outcome::warnings`]), and saving is tried
     /// again later, that of the best evaluation included. Nor does a log that cannot be written.
     ///
