@@ -14,7 +14,7 @@ use crate::optim::{
     ConstantLr, CosineAnnealing, ExponentialLr, LinearWarmUp, LrSchedule, MultiStepLr, OneCycle,
     PerStep, ReduceOnPlateau, Sgd, StepLr,
 };
-use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite};
+use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite, check_metric};
 
 const COUNT: std::ops::Range<u64> = 1..u64::MAX;
 const SMALL: std::ops::Range<u64> = 1..1 << 32;
@@ -192,8 +192,12 @@ fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedul
         Some(mode) => mode.choice(&[("min", Mode::Min), ("max", Mode::Max)])?,
         None => Mode::Min,
     };
-    let metric = table.get("monitor").map(|v| v.string("the name of a metric")).transpose()?;
-    schedule = schedule.monitor(metric.unwrap_or(VALID_LOSS), mode);
+    let mut metric = VALID_LOSS;
+    if let Some(value) = table.get("monitor") {
+        metric = value.string("the name of a metric")?;
+        check_metric(metric).map_err(|error| value.error(error))?;
+    }
+    schedule = schedule.monitor(metric, mode);
     if let Some(delta) = table.get("min_delta") {
         let delta = delta.number("a number, at least 0", |x| x >= 0.0)?;
         schedule = schedule.min_delta(MinDelta::Absolute(delta));
@@ -212,10 +216,12 @@ pub(super) fn monitor(root: &Table<'_>) -> Result<EarlyStopping> {
     let rule = table.need("rule", what)?;
     let parsed = rule.string(what)?.parse::<EarlyStopping>();
     let parsed = parsed.and_then(|spec| spec.check().map(|()| spec));
-    parsed.map_err(|error| match &error {
+    let spec = parsed.map_err(|error| match &error {
         Error::Config { reason, .. } => rule.fault_within(reason),
         _ => rule.error(error),
-    })
+    })?;
+    spec.metrics().into_iter().try_for_each(check_metric).map_err(|error| rule.error(error))?;
+    Ok(spec)
 }
 
 /// The table `[augment]`.

@@ -30,8 +30,9 @@ impl<M: Module> Trainer<M> {
     ///
     /// # Errors
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
-    /// directory that holds a run (see [`Resume`]) or has no room, a run that does not fit these
-    /// settings or is finished. Later: whatever saving or a callback returns; what was saved before
+    /// monitor or schedule of a metric that is none of [`METRICS`](super::METRICS), a directory that
+    /// holds a run (see [`Resume`]) or has no room, a run that does not fit these settings or is
+    /// finished. Later: whatever saving or a callback returns; what was saved before
     /// stays. A callback that fails at the end is only a warning.
     ///
     /// # Panics

@@ -45,8 +45,8 @@ pub use callback::{
     TensorBoard,
 };
 #[cfg(feature = "cli")]
-pub(crate) use evaluate::EVALUATION_BATCH;
-pub use evaluate::{Evaluation, evaluate, predict};
+pub(crate) use evaluate::{EVALUATION_BATCH, check_metric};
+pub use evaluate::{Evaluation, METRICS, evaluate, predict};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;
 pub use step::NonFinite;
