@@ -433,3 +433,14 @@ fn the_builder_and_the_text_say_the_same() {
     assert_eq!(built, spec(text));
     assert_eq!(built.to_string(), text);
 }
+    // What is saved is training, not evaluations: by the steps if they are known, else by the epochs.
+    let at = |place: fn(u64) -> Observation| {
+        let history: Vec<_> = [1, 2, 3, 100, 1000].map(place).into();
+        compare(&[spec("patience(2)"), spec("patience(9)")], &history).unwrap()
+    };
+    let by_epoch = at(|n| Observation::new(n, 1.0));
+    assert_eq!((by_epoch[0].stop_epoch, by_epoch[1].stop_epoch), (Some(3), None));
+    assert_eq!((by_epoch[0].saved, by_epoch[1].saved), (0.997, 0.0));
+    let by_step = at(|n| Observation { step: n, ..Observation::new(1, 1.0) });
+    assert_eq!((by_step[0].saved, by_step[1].saved), (0.997, 0.0));
+
