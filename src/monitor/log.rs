@@ -9,7 +9,8 @@ use crate::error::{DataFault, Error, Result};
 
 /// Reads the text of a JSONL log.
 ///
-/// A line is an evaluation if it has a `valid_loss`; its `epoch`, counted from 1, is needed too.
+/// A line is an evaluation if it has a `valid_loss`; its `epoch`, counted from 1, is needed too. In
+/// programs that write fractions an epoch of 1.5 lies in the second one, and is read as 2.
 /// `train_loss`, `valid_loss_se`, `step`, `lr` and `elapsed` are understood, as is `metrics`, an
 /// object of numbers. Any other numeric key becomes a metric of its name, which no rule looks at
 /// unless told to. Everything else is ignored, and so are empty lines and those whose `valid_loss`
@@ -79,8 +80,8 @@ fn evaluation(line: &str) -> Result<Option<Observation>, String> {
     let Some(loss) = measured else { return Ok(None) };
     let valid_loss = float(loss).ok_or_else(|| format!("valid_loss is no number: {loss}"))?;
     let epoch = object.get("epoch").ok_or("an evaluation without an epoch")?;
-    let epoch = float(epoch).filter(|&e| e >= 1.0 && e.fract() == 0.0 && e < 2f64.powi(53));
-    let epoch = epoch.ok_or("the epoch must be a whole number, counted from 1")? as u64;
+    let epoch = float(epoch).map(f64::ceil).filter(|&e| e >= 1.0 && e < 2f64.powi(53));
+    let epoch = epoch.ok_or("the epoch must be a number above 0: epochs are counted from 1")? as u64;
 
     let mut seen = Observation::new(epoch, valid_loss);
     for (key, value) in &object {
@@ -173,6 +174,14 @@ mod tests {
     }
 
     #[test]
+    fn a_fraction_of_an_epoch_lies_in_the_one_that_is_not_over() {
+        let line = |epoch| format!("{{\"epoch\": {epoch}, \"valid_loss\": 1}}\n");
+        let text: String = [0.25, 0.5, 1.0, 1.5, 2.0, 2.01].map(line).concat();
+        let epochs: Vec<u64> = read(&text).unwrap().iter().map(|seen| seen.epoch).collect();
+        assert_eq!(epochs, [1, 1, 1, 2, 2, 3]);
+    }
+
+    #[test]
     fn training_goes_forward() {
         let log = |places: &[(u64, u64)]| -> String {
             let line = |(epoch, step)| {
@@ -202,7 +211,9 @@ mod tests {
             ("epoch,valid_loss", "line 1: not valid JSON"),
             (r#"{"valid_loss": 1}"#, "line 1: an evaluation without an epoch"),
             (r#"{"epoch": 0, "valid_loss": 1}"#, "counted from 1"),
-            (r#"{"epoch": 1.5, "valid_loss": 1}"#, "a whole number"),
+            (r#"{"epoch": -0.5, "valid_loss": 1}"#, "a number above 0"),
+            (r#"{"epoch": NaN, "valid_loss": 1}"#, "a number above 0"),
+            (r#"{"epoch": 1e300, "valid_loss": 1}"#, "a number above 0"),
             (r#"{"epoch": 1, "valid_loss": "low"}"#, "valid_loss is no number: \"low\""),
             (r#"{"epoch": 1, "valid_loss": 1, "train_loss": []}"#, "train_loss is no number"),
             (r#"{"epoch": 1, "valid_loss": null}"#, "no evaluation found"),

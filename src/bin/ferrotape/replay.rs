@@ -60,7 +60,9 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         return Ok(true);
     }
     let last = history.last().map_or(0, |observation| observation.epoch);
-    out.line(format!("{} evaluations, the last at epoch {last}", history.len()));
+    let count = history.len();
+    let s = if count == 1 { "" } else { "s" };
+    out.line(format!("{count} evaluation{s}, the last at epoch {last}"));
     let headings = [
         "rule",
         ">stops at",
