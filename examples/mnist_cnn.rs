@@ -3,6 +3,7 @@
 //! Run it: `cargo run --release --example mnist_cnn` (`-- --help` lists the options)
 
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -18,6 +19,13 @@ use ferrotape::trainer::{
 };
 use ferrotape::{Error, Params, Result};
 use serde::{Deserialize, Serialize};
+
+/// `println!`, but that nobody reads it any more (`| head`) is no reason to panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(stdout(), $($text)*);
+    }};
+}
 
 const HELP: &str = "\
 Trains a convolutional network on MNIST with early stopping and checkpoints.
@@ -158,7 +166,7 @@ fn main() -> ExitCode {
         }
     };
     if invocation.help {
-        println!("{HELP}");
+        say!("{HELP}");
         return ExitCode::SUCCESS;
     }
     if let Some(threads) = invocation.threads {
@@ -211,7 +219,7 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
     let mut params = Params::new(options.seed);
     let model = Sequential::new(&mut params, layers(&options.net));
     let shape = [&[options.batch], data.train.input_shape()].concat();
-    println!("{}\n\nrun directory: {}", model.summary(&params, &*shape)?, run_dir.display());
+    say!("{}\n\nrun directory: {}", model.summary(&params, &*shape)?, run_dir.display());
 
     let sgd = Sgd::new(options.lr)
         .momentum(options.momentum)
@@ -229,17 +237,20 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
         .interrupt(Interrupt::on_signals()?)
         .callback(KeepSettings { path: run_dir.join(SETTINGS), options: options.clone() })
         .callback(Progress::new(10))
-        .callback(JsonLines::new(run_dir.join("log.jsonl")))
+        .callback(JsonLines::new(run_dir.join(JsonLines::FILE_NAME)))
         .callback(HtmlReport::new(run_dir.join("report.html")));
     if invocation.tensorboard {
         trainer = trainer.callback(TensorBoard::new(run_dir.join("tensorboard")));
     }
     let outcome = trainer.fit(&data.train, &data.valid)?;
-    println!("report: {}", run_dir.join("report.html").display());
+    let page = run_dir.join("report.html").display().to_string();
+    if !outcome.warnings.iter().any(|warning| warning.contains(&page)) {
+        say!("report: {page}");
+    }
 
     if let Stop::Interrupted(signal) = outcome.stop {
         if let Some(path) = &outcome.last_checkpoint {
-            println!(
+            say!(
                 "saved {}; continue with --resume --run-dir {}",
                 path.display(),
                 run_dir.display()
@@ -264,8 +275,8 @@ fn report(
     else {
         return Err(Error::config("training", "no evaluation gave a finite loss; lower --lr"));
     };
-    println!("\nbest model: epoch {}, validation loss {:.6}", best.epoch, best.value);
-    println!("  best state  {}\n  last state  {}", best_path.display(), last_path.display());
+    say!("\nbest model: epoch {}, validation loss {:.6}", best.epoch, best.value);
+    say!("  best state  {}\n  last state  {}", best_path.display(), last_path.display());
 
     // A new model, from nothing but the file.
     let file = CheckpointFile::open(best_path)?;
@@ -276,24 +287,25 @@ fn report(
     let before = evaluate(&model, &params, valid);
     state.load_into(&mut params)?;
     let after = evaluate(&model, &params, valid);
-    println!(
+    say!(
         "a new model: validation loss {:.6} before loading the file, {:.6} after",
-        before.loss, after.loss
+        before.loss,
+        after.loss
     );
     if after.loss.to_bits() != best.value.to_bits() {
         let reason = format!("it gives {} where {} was recorded", after.loss, best.value);
         return Err(Error::config("loaded model", reason));
     }
-    println!("  bit for bit the recorded loss ({:#018x})", after.loss.to_bits());
+    say!("  bit for bit the recorded loss ({:#018x})", after.loss.to_bits());
 
     let test = evaluate(&model, &params, test);
-    println!(
+    say!(
         "test set: {:.2}% of {} images right, loss {:.4}",
         100.0 * test.accuracy,
         test.losses.len(),
         test.loss
     );
-    println!("state digest {}", outcome.digest.as_deref().unwrap_or("none"));
+    say!("state digest {}", outcome.digest.as_deref().unwrap_or("none"));
     if json {
         let epochs = outcome.history.last().map_or(0, |observation| observation.epoch);
         let line = serde_json::json!({
@@ -307,7 +319,7 @@ fn report(
             "images_per_second": outcome.images_per_second,
             "seed": options.seed,
         });
-        println!("{line}");
+        say!("{line}");
     }
     Ok(())
 }

@@ -199,6 +199,12 @@ impl Error {
         Error::Io { action, path: path.as_ref().to_owned(), source }
     }
 
+    /// Whether the disk, or the user's part of it, is full.
+    pub(crate) fn is_no_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// A fault of the data file at `path`.
     pub fn data(path: impl AsRef<Path>, fault: DataFault) -> Self {
         Error::Data { path: path.as_ref().to_owned(), fault }

@@ -45,6 +45,7 @@ pub mod interop;
 pub mod metrics;
 pub mod monitor;
 pub mod nn;
+pub mod numbers;
 pub mod ops;
 pub mod optim;
 pub mod params;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::process::Stdio;
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
+use common::program::{close, ferrotape, json, ok, output, program, start};
 use common::{loss, scratch, state};
 use ferrotape::checkpoint::{Checkpoints, NamedTensor, TrainingState};
 use ferrotape::nn::{Layer, Module, Sequential};
@@ -21,52 +22,6 @@ const COMMANDS: [&str; 14] = [
     "train", "eval", "predict", "ls", "inspect", "verify", "diff", "replay", "report", "export",
     "import", "prune", "pin", "unpin",
 ];
-
-fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_ferrotape"))
-}
-
-/// Between fork and exec a child holds what its parent has open, locks too: while one is started,
-/// no run directory may be closed, or it would stay locked for a moment.
-static FORK: Mutex<()> = Mutex::new(());
-
-fn fork_lock() -> MutexGuard<'static, ()> {
-    FORK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn start(command: &mut Command) -> Child {
-    let _guard = fork_lock();
-    command.spawn().unwrap()
-}
-
-fn close(checkpoints: Checkpoints) {
-    let _guard = fork_lock();
-    drop(checkpoints);
-}
-
-fn output(command: &mut Command) -> Output {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    start(command).wait_with_output().unwrap()
-}
-
-/// Exit code, stdout, stderr.
-fn ferrotape(arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = output(program().args(arguments));
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().expect("no signal"), text(stdout), text(stderr))
-}
-
-/// The output of a command that must succeed.
-fn ok(arguments: &[&str]) -> String {
-    let (code, out, error) = ferrotape(arguments);
-    assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}");
-    out
-}
-
-fn json(arguments: &[&str]) -> Value {
-    let (_, out, error) = ferrotape(&[arguments, &["--json"]].concat());
-    serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out} {error}"))
-}
 
 /// A run of five checkpoints, of which the last is the best, or another.
 fn run_dir(name: &str, losses: [f64; 5]) -> PathBuf {
@@ -499,6 +454,21 @@ fn help_and_usage() {
         let (code, out, error) = ferrotape(arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {error}");
         assert!(error.starts_with("ferrotape: ") && error.ends_with("--help\n"), "{error}");
+    }
+    // What is missing, surplus or not understood is named as the help names it.
+    for (arguments, message) in [
+        (&["verify"][..], "verify: missing FILE|RUN_DIR; see ferrotape verify --help"),
+        (&["ls", "a", "b"], "ls: b is one operand too many; see ferrotape ls --help"),
+        (&["pin", "a"], "pin: missing GENERATION; "),
+        (&["pin", "a", "first"], "pin: GENERATION first: expected a number; "),
+        (&["export", "a"], "export: missing --to OUT.safetensors or OUT.npz; "),
+        (&["prune", "a", "--keep-last", "-1"], "prune: --keep-last -1: invalid digit"),
+        (&["prune", "a", "--keep-last"], "prune: missing argument for option '--keep-last'; "),
+        (&["replay", "a", "--rule", "gl(-5)"], "replay: --rule gl(-5): gl(-5): alpha must be"),
+        (&["help", "ls", "prune"], "help: prune is one operand too many; see ferrotape --help"),
+    ] {
+        let (_, _, error) = ferrotape(arguments);
+        assert!(error.starts_with(&format!("ferrotape: {message}")), "{arguments:?}: {error}");
     }
 }
 

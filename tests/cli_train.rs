@@ -6,34 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use common::program::{ferrotape, json, ok, program, start, unread};
 use common::scratch;
 use ferrotape::checkpoint::{NamedTensor, TrainingState};
 use ferrotape::config::{Names, Part, Saved};
 use serde_json::Value;
 
 mod common;
-
-/// Exit code, stdout, stderr.
-fn ferrotape(arguments: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ferrotape"));
-    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
-}
-
-/// The output of a command that must succeed.
-#[track_caller]
-fn ok(arguments: &[&str]) -> String {
-    let (code, out, error) = ferrotape(arguments);
-    assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}");
-    out
-}
-
-#[track_caller]
-fn json(arguments: &[&str]) -> Value {
-    let out = ok(&[arguments, &["--json"]].concat());
-    serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}"))
-}
 
 /// An empty directory.
 fn dir(name: &str) -> PathBuf {
@@ -184,11 +163,7 @@ fn a_resumed_run_ends_with_the_same_digest() {
 /// What a command prints that gets SIGTERM after the first evaluation of the run in `dir`.
 #[cfg(all(unix, feature = "signals"))]
 fn terminated(arguments: &[&str], dir: &str) -> String {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ferrotape"))
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start(program().args(arguments).stdout(Stdio::piped()));
     let log = Path::new(dir).join("log.jsonl");
     let begun = || fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     while !begun() && child.try_wait().unwrap().is_none() {
@@ -294,6 +269,12 @@ fn cifar10_end_to_end() {
     let test = json(&["eval", &run, &path(&dir, ".")]);
     assert_eq!((&test["loss"], &test["examples"]), (&found["test_loss"], &Value::from(20)));
     assert_eq!(test["classes"][3]["class"], "cat");
+    // One of its files has what the directory has.
+    let file = path(&dir, "test_batch.bin");
+    assert_eq!(json(&["eval", &run, &file])["loss"], test["loss"]);
+    let table = ok(&["predict", &run, &file]);
+    let right = table.lines().nth(4).unwrap().contains(" 3  cat ");
+    assert!(right && table.lines().count() == 21, "{table}");
 }
 
 #[test]
@@ -356,6 +337,84 @@ fn npz_end_to_end() {
     assert_eq!((classes.len(), &classes[..3]), (90, &["0", "1", "2"].map(String::from)[..]));
 }
 
+const LINE: &str = "[model]\nlayers = [{ linear = 1 }]\n[optimizer]\nlr = 0.1\nmomentum = 0.5\n\
+                    [train]\nloss = \"mse\"\nepochs = 40\n[run]\ndir = \"run\"\n";
+
+#[test]
+fn values_of_a_table_end_to_end() {
+    let dir = dir("values");
+    let mut table = String::from("a,b,y\n");
+    for i in 0..80 {
+        let (a, b) = (f64::from(i % 9) - 4.0, f64::from(i * 7 % 11) / 10.0);
+        writeln!(table, "{a},{b},{}", 3.0 * a - 2.0 * b + 1.0).unwrap();
+    }
+    fs::write(dir.join("t.csv"), table).unwrap();
+    let (file, run) = (path(&dir, "run.toml"), path(&dir, "run"));
+    fs::write(&file, format!("[data]\npath = \"t.csv\"\nlabel = \"y\"\n{LINE}")).unwrap();
+    let found = json(&["train", &file]);
+    assert!(found["test_mae"].as_f64().unwrap() < 1e-3, "{found}");
+    assert_eq!(found["test_accuracy"], Value::Null);
+    let line = last_line(&run);
+    assert_eq!(line["mse"], line["valid_loss"]);
+    assert!(line["mae"].is_number() && line["train_mae"].is_number(), "{line}");
+    assert!(line.get("accuracy").is_none(), "{line}");
+
+    let table = path(&dir, "t.csv");
+    let valid = json(&["eval", &run, &table, "--split", "valid"]);
+    assert_eq!(valid["loss"], found["best_value"], "the same bits");
+    assert!(ok(&["eval", &run, &table]).contains("\nmean absolute error  "));
+    fs::write(dir.join("new.csv"), "a,b\n2,0.5\n0,0\n").unwrap();
+    let lines = ok(&["predict", &run, &path(&dir, "new.csv"), "--json"]);
+    let values = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let values: Vec<f64> = values.map(|line| line["values"][0].as_f64().unwrap()).collect();
+    assert!((values[0] - 6.0).abs() < 0.01 && (values[1] - 1.0).abs() < 0.01, "{values:?}");
+    let table = ok(&["predict", &run, &path(&dir, "new.csv")]);
+    assert!(table.lines().next().unwrap().ends_with("index    values"), "{table}");
+}
+
+#[test]
+fn values_of_an_archive_end_to_end() {
+    let dir = dir("npz-values");
+    let floats = |values: Vec<f32>| values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let x: Vec<f32> = (0..60).map(|i| (i % 12) as f32).collect();
+    let y = x.iter().flat_map(|x| [2.0 * x, 1.0 - x]).collect();
+    let archive = |y: Vec<u8>, shape: &str| {
+        let x = npy("<f4", "(60, 1)", floats(x.clone()));
+        zip(&[("x.npy", x), ("y.npy", npy("<f4", shape, y))])
+    };
+    fs::write(dir.join("d.npz"), archive(floats(y), "(60, 2)")).unwrap();
+    let text = format!("[data]\npath = \"d.npz\"\n{LINE}").replace("linear = 1 ", "linear = 2 ");
+    fs::write(dir.join("run.toml"), &text).unwrap();
+    let found = json(&["train", &path(&dir, "run.toml")]);
+    assert!(found["test_mae"].as_f64().unwrap() < 0.01, "{found}");
+    let run = path(&dir, "run");
+    let valid = json(&["eval", &run, &path(&dir, "d.npz"), "--split", "valid"]);
+    assert_eq!(valid["loss"], found["best_value"]);
+
+    fs::write(dir.join("short.npz"), archive(vec![0; 8], "(2,)")).unwrap();
+    let (_, _, error) = ferrotape(&["eval", &run, &path(&dir, "short.npz")]);
+    assert!(error.contains("array `y` has shape [2]: expected [60, values]"), "{error}");
+    fs::write(dir.join("one.npz"), archive(vec![0; 240], "(60,)")).unwrap();
+    let (_, _, error) = ferrotape(&["eval", &run, &path(&dir, "one.npz")]);
+    assert!(error.contains("1 values to predict, but the model predicts 2"), "{error}");
+}
+
+#[test]
+fn a_run_goes_on_when_nobody_reads_its_progress() {
+    let dir = dir("unread");
+    write_idx(&dir, "", 90);
+    let file = write_run(&dir, "path = \".\"\nclasses = 3");
+    let (code, error) = unread(program().args(["train", &file]));
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert_eq!(last_line(&path(&dir, "run"))["epoch"], 6);
+    let table = path(&dir, "images-idx3-ubyte");
+    for arguments in [["ls", &path(&dir, "run"), "--json"], ["predict", &path(&dir, "run"), &table]]
+    {
+        let (code, error) = unread(program().args(arguments));
+        assert_eq!((code, error.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
 #[test]
 fn a_checkpoint_that_makes_no_sense_is_refused() {
     let state = |change: (&str, &str)| {
@@ -387,7 +446,6 @@ fn a_checkpoint_that_makes_no_sense_is_refused() {
         ("input_shape", "[18446744073709551615]", "is not the shape"),
         ("input_shape", "[4294967296, 4294967296, 2]", "is not the shape"),
         ("input_shape", "[1, 1, 1, 1, 1, 1, 2]", "is not the shape"),
-        ("classes", "[]", "0 classes for an output of shape [1, 1]"),
         ("classes", r#"["a", "b"]"#, "2 classes for an output"),
         ("normalization", "[]", "normalization: "),
     ] {
@@ -421,15 +479,15 @@ fn a_mistake_ends_the_program_with_its_line_on_stderr() {
     assert!(error.contains("run.toml:2:8: there is no file or directory"), "{error}");
     assert!(error.ends_with("\n  |\n2 | path = \"nowhere\"\n  |        ^^^^^^^^^\n"), "{error}");
     for (arguments, message) in [
-        (&["train"][..], "1 operand expected, 0 given"),
-        (&["train", &file, "--epochs", "0"], "--epochs 0 trains nothing"),
+        (&["train"][..], "train: missing FILE.toml"),
+        (&["train", &file, "--epochs", "0"], "--epochs 0: expected at least 1"),
         (&["train", &file, "--threads", "0"], "--threads 0: expected 1 to 1024"),
-        (&["eval", &file], "a checkpoint and data expected"),
+        (&["eval", &file], "eval: missing DATA"),
         (
             &["eval", &file, &file, "--split", "half"],
             "--split half: expected all, train, valid or test",
         ),
-        (&["predict", &file], "no input given"),
+        (&["predict", &file], "predict: missing INPUT"),
     ] {
         let (code, _, error) = ferrotape(arguments);
         assert_eq!(code, 2, "{arguments:?}");

@@ -47,6 +47,7 @@ fn complaint(text: &str) -> String {
 fn mistakes_are_shown_where_they_are() {
     assert_eq!(complaint(GOOD), "no complaint");
     for (right, wrong, place, message) in [
+        ("epochs = 3", "loss = \"mse\"", "5:11", "there are no classes where the loss is \"mse\""),
         (
             "epochs = 3",
             "epoch = 3",
@@ -174,6 +175,9 @@ fn mistakes_are_shown_where_they_are() {
         assert_eq!(shown, format!("{row} | {}", text.lines().nth(row - 1).unwrap()), "{found}");
         assert_eq!(caret.find('^'), Some(row.to_string().len() + 2 + column), "{found}");
     }
+    let values = GOOD.replace("classes = 10\n", "").replace("epochs = 3", "loss = \"mse\"");
+    let complaint = complaint(&values);
+    assert!(complaint.contains("run.toml:4:8: format: only CSV and npz files"), "{complaint}");
 }
 
 const DOC: &str = include_str!("../docs/train.md");

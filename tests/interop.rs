@@ -1,8 +1,8 @@
 //! Weights that go to other programs and come back, and files that pretend to be such.
 //!
 //! The golden files `interop*` were written by PyTorch, NumPy and the safetensors package, see
-//! `tests/golden/interop.py`; the same script reads what these tests leave in
-//! `target/tmp/interop/python`.
+//! `tests/golden/interop.py`; the same script reads what these tests leave in `interop/python` in
+//! Cargo's directory for tests (`CARGO_TARGET_TMPDIR`).
 #![cfg(feature = "gzip")]
 
 use std::fs;

@@ -110,6 +110,29 @@ fn a_run_is_never_overwritten_and_never_begun_twice() {
 }
 
 #[test]
+fn a_run_goes_on_when_nobody_reads_it_and_says_what_could_not_be_written() {
+    let scratch = scratch("unread");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(example())
+        .args(["--epochs", "1", "--batch", "128", "--json", "--run-dir"])
+        .arg(&scratch)
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+
+    // A directory stands where the report should go.
+    std::fs::remove_file(scratch.join("report.html")).unwrap();
+    std::fs::create_dir(scratch.join("report.html")).unwrap();
+    let output = mnist_cnn(&scratch, "--resume");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("warning: "), "{output:?}");
+    assert!(!text.contains("\nreport: "), "{text}");
+    std::fs::remove_dir_all(&scratch).unwrap();
+}
+
+#[test]
 fn bad_arguments_and_missing_data_are_explained() {
     let scratch = scratch("arguments");
     for (arguments, expected) in [("--net huge", "article or large"), ("--nonsense", "--nonsense")]

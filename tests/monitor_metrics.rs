@@ -4,7 +4,7 @@ use ferrotape::data::ArrayDataset;
 use ferrotape::monitor::{EarlyStopping, Mode};
 use ferrotape::nn::{Layer, Sequential};
 use ferrotape::optim::{LinearWarmUp, LrSchedule, PerStep, ReduceOnPlateau, Sgd};
-use ferrotape::trainer::{Callback, METRICS, StepInfo, Trainer};
+use ferrotape::trainer::{CLASS_METRICS, Callback, StepInfo, Trainer, VALUE_METRICS};
 use ferrotape::{Error, Params, Result};
 
 /// Fails the test at the first step.
@@ -19,6 +19,13 @@ impl Callback for NoStep {
 fn data() -> ArrayDataset {
     let inputs = vec![0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0];
     ArrayDataset::new("or", &[2], inputs, vec![0, 1, 1, 1], 2).unwrap()
+}
+
+/// The same with values to predict.
+fn values() -> ArrayDataset {
+    let inputs = vec![0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0];
+    let targets = vec![0.0, 1.0, 1.0, 2.0, 1.0, 2.0, 2.0, 3.0];
+    ArrayDataset::unlabelled("sums", &[2], inputs).unwrap().with_targets(targets).unwrap()
 }
 
 fn trainer() -> Trainer<Sequential> {
@@ -38,12 +45,14 @@ fn refusal(trainer: Trainer<Sequential>) -> String {
 
 #[test]
 fn the_trainer_measures_what_it_says() {
-    let outcome = trainer().fit(&data(), &data()).unwrap();
-    let mut measured = outcome.history[0].names();
-    let mut known = METRICS.to_vec();
-    measured.sort_unstable();
-    known.sort_unstable();
-    assert_eq!(measured, known);
+    for (data, known) in [(data(), &CLASS_METRICS[..]), (values(), &VALUE_METRICS)] {
+        let outcome = trainer().fit(&data, &data).unwrap();
+        let mut measured = outcome.history[0].names();
+        let mut known = known.to_vec();
+        measured.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(measured, known);
+    }
 }
 
 #[test]
@@ -80,9 +89,15 @@ fn a_schedule_of_an_unknown_metric_takes_no_step() {
 
 #[test]
 fn every_known_metric_is_accepted() {
-    for metric in METRICS {
-        let spec = EarlyStopping::patience(1).monitor(metric).mode(Mode::Max);
-        let schedule = ReduceOnPlateau::new(0.5, 1).monitor(metric, Mode::Max);
-        trainer().monitor(spec).schedule(schedule).fit(&data(), &data()).unwrap();
+    for (data, known) in [(data(), &CLASS_METRICS[..]), (values(), &VALUE_METRICS)] {
+        for &metric in known {
+            let spec = EarlyStopping::patience(1).monitor(metric).mode(Mode::Max);
+            let schedule = ReduceOnPlateau::new(0.5, 1).monitor(metric, Mode::Max);
+            trainer().monitor(spec).schedule(schedule).fit(&data, &data).unwrap();
+        }
     }
+    // What is measured depends on what there is to learn.
+    let accuracy = EarlyStopping::patience(1).monitor("accuracy").mode(Mode::Max);
+    let said = trainer().monitor(accuracy).fit(&values(), &values()).unwrap_err().to_string();
+    assert!(said.contains("there are valid_loss, train_loss, mse, mae, train_mae"), "{said}");
 }

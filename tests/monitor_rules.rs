@@ -361,7 +361,8 @@ fn min_epochs_suppresses_a_verdict_and_never_stores_it() {
 
 #[test]
 fn min_epochs_never_suppresses_a_budget() {
-    let spend = |n| Observation { step: n, elapsed: Some(n as f64), ..Observation::new(n, n as f64) };
+    let spend =
+        |n| Observation { step: n, elapsed: Some(n as f64), ..Observation::new(n, n as f64) };
     let history: Vec<_> = (1..=5).map(spend).collect();
     assert_eq!(stops("gl(9), min_epochs=9", &history), [0; 0]);
     assert_eq!(stops("budget(steps=3), min_epochs=9", &history), [3, 4, 5]);
@@ -397,12 +398,9 @@ fn a_jump_of_the_learning_rate_opens_a_grace_period() {
     assert_eq!(left, [4, 3, 3, 3, 2, 1, 0]);
 
     // A quarter up or a fifth down is the smallest jump.
-    for (before, after, opens) in [
-        (4.0, 5.0, true),
-        (4.0, 4.99, false),
-        (5.0, 4.0, true),
-        (4.99, 4.0, false),
-    ] {
+    for (before, after, opens) in
+        [(4.0, 5.0, true), (4.0, 4.99, false), (5.0, 4.0, true), (4.99, 4.0, false)]
+    {
         let rates = [before, after].map(Some);
         let seen = |lr| Observation { lr, ..Observation::new(1, 1.0) };
         let left = run("patience(2), grace_after_lr_change=1", &rates.map(seen))[1].patience_left;

@@ -1,6 +1,7 @@
 //! The report as a file: well formed, complete, silent about nothing, whatever the run was like.
 //!
-//! Every page is also written to `target/tmp/report/`, to be looked at.
+//! Every page is also written to `report/` in Cargo's directory for tests (`CARGO_TARGET_TMPDIR`), to
+//! be looked at.
 
 use std::path::{Path, PathBuf};
 
@@ -166,7 +167,7 @@ fn train(dir: &Path, name: &str, shape: &[usize], classes: usize, epochs: u64) -
         .resume(Resume::Auto)
         .epochs(epochs)
         .callback(HtmlReport::new(&path))
-        .callback(JsonLines::new(dir.join("log.jsonl")))
+        .callback(JsonLines::new(dir.join(JsonLines::FILE_NAME)))
         .fit(&train, &valid)
         .unwrap();
     assert!(!outcome.history.is_empty());
@@ -205,8 +206,43 @@ fn a_run_knows_its_mistakes_filters_network_and_resumes() {
     // The directory alone tells less, the log alone still less.
     let html = checked(Report::of_run_dir(&dir).unwrap().to_html());
     assert!(html.contains(">resumed<") && html.contains("state digest"));
-    let html = checked(Report::of_log(dir.join("log.jsonl")).unwrap().to_html());
+    let html = checked(Report::of_log(dir.join(JsonLines::FILE_NAME)).unwrap().to_html());
     assert!(html.contains(">resumed<") && html.contains("any(patience(4),gl(40))"));
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_log_that_cannot_be_read_costs_a_report_its_seams_only() {
+    let dir = scratch("log");
+    let log = dir.join(JsonLines::FILE_NAME);
+    train(&dir, "log", &[20], 3, 2);
+    train(&dir, "log", &[20], 3, 4);
+
+    // A damaged line costs that line.
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.iter().position(|&byte| byte == b'\n').unwrap() - 5;
+    bytes[at..at + 2].copy_from_slice(b"\xff\xfe");
+    std::fs::write(&log, bytes).unwrap();
+    let html = checked(Report::of_run_dir(&dir).unwrap().to_html());
+    assert!(html.contains(">resumed<") && !html.contains("class=\"warnings\""));
+
+    // No file at all: a directory of that name.
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let html = checked(Report::of_run_dir(&dir).unwrap().to_html());
+    assert!(html.contains("cannot read") && !html.contains(">resumed<"));
+
+    let (train, valid) = (blobs(&[20], 3, 40, 3.0), blobs(&[20], 3, 20, 5.0));
+    let mut params = Params::new(1);
+    let model = Sequential::new(&mut params, [Layer::linear(20, 3)]);
+    let outcome = Trainer::new(model, params, Sgd::new(0.1))
+        .epochs(1)
+        .callback(HtmlReport::new(dir.join("other.html")))
+        .fit(&train, &valid)
+        .unwrap();
+    assert!(outcome.warnings[0].contains("cannot read"), "{:?}", outcome.warnings);
+    let html = checked(std::fs::read_to_string(dir.join("other.html")).unwrap());
+    assert!(html.contains("cannot read"), "the page says so, too");
     std::fs::remove_dir_all(dir).unwrap();
 }
 

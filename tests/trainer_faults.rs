@@ -1,9 +1,12 @@
 //! What goes wrong during a run costs nothing that was saved, and nothing half-done is ever saved: a
-//! panic anywhere, on any thread; a full disk; a broken one.
+//! panic anywhere, on any thread; a full disk, for checkpoints or for logs; a broken one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::path::PathBuf;
+#[cfg(unix)]
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::hookfs::HookFs;
@@ -14,8 +17,10 @@ use ferrotape::checkpoint::Checkpoints;
 use ferrotape::checkpoint::vfs::{RealFs, Vfs};
 use ferrotape::nn::{Module, Sequential};
 use ferrotape::tape::Mode;
-use ferrotape::trainer::{Callback, EndInfo, EvaluationInfo, Outcome, StepInfo, Trainer};
-use ferrotape::{Graph, Result, Var};
+use ferrotape::trainer::{
+    Callback, EndInfo, EvaluationInfo, JsonLines, Outcome, StepInfo, TensorBoard, Trainer,
+};
+use ferrotape::{Error, Graph, Result, Var};
 use rayon::prelude::*;
 
 mod common;
@@ -172,6 +177,78 @@ fn a_callback_that_fails_at_the_end_is_a_warning() {
     assert!(outcome.warnings.iter().any(|w| w.contains("no room")), "{:?}", outcome.warnings);
 }
 
+/// Cannot write its log of the evaluation at step `at`.
+fn failing_log(at: u64) -> impl Callback {
+    Call(move |step, evaluated| {
+        let refused = std::io::Error::from_raw_os_error(28);
+        if evaluated && step == at { Err(Error::io("write", "a log", refused)) } else { Ok(()) }
+    })
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_a_warning() {
+    let outcome = fit(trainer(&SimFs::default()).callback(failing_log(8))).unwrap();
+    assert_eq!(outcome.digest, whole().digest);
+    assert_eq!(outcome.warnings.len(), 1, "{:?}", outcome.warnings);
+    assert!(outcome.warnings[0].contains("cannot write a log: No space left"));
+}
+
+/// Where the `child` of the test below writes its logs.
+const LOGS: &str = "FERROTAPE_TEST_LOGS";
+
+/// Not a test by itself: a run with logs, in a process that may not write large files.
+#[test]
+fn child() {
+    let Some(dir) = std::env::var_os(LOGS).map(PathBuf::from) else { return };
+    let logged = trainer(&SimFs::default())
+        .callback(JsonLines::new(dir.join(JsonLines::FILE_NAME)))
+        .callback(TensorBoard::new(&dir));
+    let outcome = fit(logged).unwrap();
+    assert_eq!(outcome.digest, whole().digest);
+    let warned = |file: &str| outcome.warnings.iter().filter(|w| w.contains(file)).count();
+    println!("WARNINGS {} {}", warned(JsonLines::FILE_NAME), warned("tfevents"));
+}
+
+/// A limit on the size of files is as good as a full disk, and needs no rights to set up.
+#[cfg(unix)]
+#[test]
+fn logs_on_a_full_disk_end_with_a_whole_record_and_do_not_end_the_run() {
+    let dir = scratch("trainer_faults", "logs");
+    std::fs::create_dir_all(&dir).unwrap();
+    let log = dir.join(JsonLines::FILE_NAME);
+    // Two blocks of 512 bytes. What else a process gets for a file that is too large is a signal.
+    let output = Command::new("sh")
+        .args(["-c", r#"trap "" XFSZ; ulimit -f 2; exec "$0" --exact child --nocapture"#])
+        .arg(std::env::current_exe().unwrap())
+        .env(LOGS, &dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let evaluations = whole().history.len();
+    let (_, warned) = text.split_once("WARNINGS ").unwrap();
+    let warned: Vec<usize> = warned.split_whitespace().map_while(|n| n.parse().ok()).collect();
+
+    let json = std::fs::read_to_string(log).unwrap();
+    assert!(json.is_empty() || json.ends_with('\n'), "{json}");
+    assert!(json.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    // One warning for each evaluation that is missing, and one at the end.
+    assert!(json.lines().count() < evaluations, "no disk was full");
+    assert_eq!(json.lines().count() + warned[0], evaluations + 1);
+
+    let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let events = files.filter(|path| path.to_str().unwrap().contains("tfevents")).next().unwrap();
+    let events = std::fs::read(events).unwrap();
+    let (mut at, mut records) = (0, 0);
+    while at < events.len() {
+        let length = u64::from_le_bytes(events[at..at + 8].try_into().unwrap());
+        (at, records) = (at + 16 + length as usize, records + 1);
+    }
+    assert_eq!(at, events.len(), "half a record");
+    assert!(records > 1 && records < 1 + evaluations, "{records} records");
+    assert_eq!(records - 1 + warned[1], evaluations + 1);
+}
+
 #[test]
 fn a_panic_while_saving_costs_nothing_that_was_saved() {
     for background in [false, true] {
@@ -204,8 +281,13 @@ fn a_panic_while_saving_costs_nothing_that_was_saved() {
 
 /// Makes a disk fail from the first evaluation, once it is saved, to that of step `until`.
 fn failing_after_the_first_evaluation(fs: SimFs, until: u64, fault: Fault) -> impl Callback {
+    failing_between(fs, toy::STEPS_PER_EPOCH, until, fault)
+}
+
+/// Makes a disk fail from the evaluation at step `from`, once it is saved, to that of step `until`.
+fn failing_between(fs: SimFs, from: u64, until: u64, fault: Fault) -> impl Callback {
     Call(move |step, evaluated| {
-        if evaluated && step == toy::STEPS_PER_EPOCH {
+        if evaluated && step == from {
             fs.fail(fs.ops(), u64::MAX, fault);
         }
         if evaluated && step == until {
@@ -237,16 +319,69 @@ fn a_full_disk_is_a_warning_and_costs_no_older_checkpoint() {
     }
 }
 
-#[test]
-fn once_there_is_room_again_saving_goes_on() {
+/// Notes the steps whose evaluations are said to be in a checkpoint.
+#[derive(Clone, Default)]
+struct SavedAt(Arc<Mutex<Vec<u64>>>);
+
+impl Callback for SavedAt {
+    fn on_evaluation(&mut self, evaluation: &EvaluationInfo<'_>) -> Result<()> {
+        let step = evaluation.observation.step;
+        self.0.lock().unwrap().extend(evaluation.checkpoint.map(|_| step));
+        Ok(())
+    }
+}
+
+/// The steps of all checkpoints of a run for which the disk is full after the evaluation at step
+/// `from` and until after that at `until`.
+fn saved_around(from: u64, until: u64, background: bool) -> Vec<u64> {
     let whole = whole();
     let fs = SimFs::default();
-    let full = failing_after_the_first_evaluation(fs.clone(), 2 * toy::STEPS_PER_EPOCH, ENOSPC);
-    let outcome = fit(trainer(&fs).callback(full)).unwrap();
+    let saved_at = SavedAt::default();
+    let mut trainer = toy::trainer(open(&fs).keep_last(100), false)
+        .callback(failing_between(fs.clone(), from, until, ENOSPC))
+        .callback(saved_at.clone());
+    if background {
+        trainer = trainer.save_in_background(Duration::from_secs(3600));
+    }
+    let outcome = fit(trainer).unwrap();
     assert!(!outcome.warnings.is_empty());
     assert_eq!(outcome.digest, whole.digest);
-    let steps: Vec<u64> = open(&fs).entries().iter().map(|entry| entry.cursor.step).collect();
-    assert!(!steps.contains(&(2 * toy::STEPS_PER_EPOCH)) && steps.len() > 1, "{steps:?}");
+    let told = saved_at.0.lock().unwrap();
+    assert!(!told.contains(&until), "told of a checkpoint that there is no room for: {told:?}");
+    open(&fs).entries().iter().map(|entry| entry.cursor.step).collect()
+}
+
+#[test]
+fn once_there_is_room_again_saving_goes_on() {
+    assert_eq!(best_step(), 8, "the evaluation at step 12 is not the best");
+    assert_eq!(saved_around(8, 12, false), [4, 8, 16]);
+}
+
+fn best_step() -> u64 {
+    let whole = whole();
+    whole.history[whole.best.unwrap().index].step
+}
+
+#[test]
+fn the_best_state_that_met_a_full_disk_is_saved_once_there_is_room() {
+    assert_eq!((best_step(), whole().steps), (8, 16));
+    assert_eq!(saved_around(4, 8, false), [4, 8, 12, 16]);
+    // In the background a save may still meet the full disk that began before, or meet it no more.
+    let saved = saved_around(4, 12, true);
+    assert!(saved.contains(&8) && saved.ends_with(&[16]), "{saved:?}");
+
+    // A process that dies after the first save for which there was room has lost nothing.
+    let fs = SimFs::default();
+    let dies = Call(|step, evaluated| match (step, evaluated) {
+        (13, false) => Err(Error::config("process", "killed")),
+        _ => Ok(()),
+    });
+    let full = failing_between(fs.clone(), 4, 8, ENOSPC);
+    fit(trainer(&fs).callback(full).callback(dies)).unwrap_err();
+    let rest = fit(trainer(&fs)).unwrap();
+    assert!(rest.warnings.is_empty(), "{:?}", rest.warnings);
+    assert!(rest.best_checkpoint.is_some());
+    assert_eq!(bits(&rest.params), bits(&whole().params));
 }
 
 #[test]

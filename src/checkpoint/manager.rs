@@ -12,6 +12,10 @@
 //! be wrong in a way that matters; all names are relative, so a directory may be moved
 //! or copied. Recovery looks at the files, newest first, takes the first that verifies to its
 //! last byte, says which it passed over and why, and deletes nothing.
+//!
+//! The last state is replaced by the next one; the best may never be reached again. If the disk is
+//! full just when it is to be saved, it is owed: a copy stays in memory, and is saved first once
+//! there is room.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -41,6 +45,8 @@ pub struct Checkpoints {
     /// The generations found unreadable. They are never deleted and never counted on.
     damaged: Vec<u64>,
     next: u64,
+    /// A state that is better than all in `entries`, and that there was no room for.
+    owed: Option<(TrainingState<'static>, Metric)>,
 }
 
 impl std::fmt::Debug for Checkpoints {
@@ -87,6 +93,17 @@ pub struct Saved {
     pub removed: Vec<PathBuf>,
     /// What went wrong after the checkpoint was safe: cleaning up, the manifest.
     pub warnings: Vec<Error>,
+}
+
+impl Saved {
+    /// Adds what happened when another state was saved just before.
+    fn after(mut self, before: Option<Saved>) -> Self {
+        if let Some(before) = before {
+            self.removed.splice(0..0, before.removed);
+            self.warnings.splice(0..0, before.warnings);
+        }
+        self
+    }
 }
 
 /// A state read from disk, verified to the last bit.
@@ -149,7 +166,7 @@ impl Checkpoints {
         }
         let (entries, damaged) = scan(&*vfs, &dir, &names);
         let retention = Retention::default();
-        Ok(Checkpoints { vfs, dir, _lock: lock, retention, entries, damaged, next })
+        Ok(Checkpoints { vfs, dir, _lock: lock, retention, entries, damaged, next, owed: None })
     }
 
     /// Keeps the newest `count` checkpoints; fewer than 2 counts as 2.
@@ -212,11 +229,46 @@ impl Checkpoints {
     /// and older checkpoints that no role needs have been deleted. `metric` is what was measured
     /// with exactly these weights, if they were just evaluated.
     ///
+    /// If the disk is too full for a state with the best metric so far, a copy of it is kept in
+    /// memory, and saved before the next one.
+    ///
     /// # Errors
     /// [`Error::Io`], for example when the disk is full, or [`Error::Checkpoint`] if the state
     /// breaks a rule of the format. No older checkpoint is touched, and saving again later is
     /// safe.
     pub fn save(&mut self, state: &TrainingState<'_>, metric: Option<Metric>) -> Result<Saved> {
+        let mut before = None;
+        if let Some((best, of)) = self.owed.take()
+            && metric.as_ref().is_none_or(|metric| !metric.replaces(&of))
+        {
+            match self.write(&best, Some(of.clone())) {
+                Ok(saved) => before = Some(saved),
+                Err(error) => {
+                    self.owed = Some((best, of));
+                    return Err(error);
+                }
+            }
+        }
+        match self.write(state, metric.clone()) {
+            Ok(saved) => Ok(saved.after(before)),
+            Err(error) => {
+                let best = metric.filter(|metric| error.is_no_room() && self.would_be_best(metric));
+                self.owed = best.map(|metric| (state.to_owned_state(), metric));
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a state with this metric would have the role "best".
+    fn would_be_best(&self, metric: &Metric) -> bool {
+        let mut others = self.entries.iter().filter_map(|entry| entry.metric.as_ref());
+        self.retention.best > 0
+            && metric.value.is_finite()
+            && others.all(|other| metric.replaces(other))
+    }
+
+    /// Saves one state, and deletes what no role needs any more.
+    fn write(&mut self, state: &TrainingState<'_>, metric: Option<Metric>) -> Result<Saved> {
         let generation = self.next;
         let path = self.dir.join(file_name(generation));
         let plan = Plan::new(state, generation, metric.as_ref())

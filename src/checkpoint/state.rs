@@ -231,6 +231,12 @@ impl Metric {
         Metric { name: name.into(), value, higher_is_better: true }
     }
 
+    /// Whether this takes the role "best" from `other`: it is better, or another metric counts now.
+    pub(super) fn replaces(&self, other: &Metric) -> bool {
+        let same = (&self.name, self.higher_is_better) == (&other.name, other.higher_is_better);
+        !same || self.better_than(other)
+    }
+
     /// Whether this is strictly better than `other`; a value that is not finite never is.
     pub fn better_than(&self, other: &Metric) -> bool {
         if !self.value.is_finite() {

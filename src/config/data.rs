@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::document::{Document, Place, Table, Value};
 use super::format::{Classes, Format};
-use crate::data::{ArrayDataset, Dataset, Normalize, Subset};
+use crate::data::{ArrayDataset, Dataset, Normalize, Subset, outputs};
 use crate::error::{Error, Result};
 
 /// How inputs are brought into range.
@@ -25,6 +25,8 @@ pub(super) struct DataConfig {
     test_path: Option<(PathBuf, Place)>,
     classes: Option<usize>,
     class_names: Option<Vec<String>>,
+    /// Whether values are to be predicted, not classes.
+    values: bool,
     valid: f64,
     test: f64,
     normalize: Normalization,
@@ -33,7 +35,7 @@ pub(super) struct DataConfig {
 }
 
 impl DataConfig {
-    pub(super) fn parse(root: &Table<'_>, base: &Path) -> Result<Self> {
+    pub(super) fn parse(root: &Table<'_>, base: &Path, values: bool) -> Result<Self> {
         let table = root.need("data", "a table [data] with the path of the data")?;
         let table = table.table("[data]")?.only(&[
             "format",
@@ -75,6 +77,10 @@ impl DataConfig {
             let reason = format!("{} names for {count} classes", names.len());
             return Err(table.need("class_names", "")?.error(reason));
         }
+        let named = table.get("classes").or_else(|| table.get("class_names"));
+        if let Some(named) = named.filter(|_| values) {
+            return Err(named.error("there are no classes where the loss is \"mse\""));
+        }
         let test_path = match table.get("test_path") {
             Some(value) if matches!(format, Format::Idx | Format::Cifar10) => {
                 return Err(value.error("a directory of this format has its own test files"));
@@ -87,6 +93,7 @@ impl DataConfig {
             test_path,
             classes,
             class_names,
+            values,
             valid,
             test,
             normalize: normalization(table.get("normalize"))?,
@@ -97,6 +104,7 @@ impl DataConfig {
 
     fn classes(&self) -> Classes<'_> {
         match (&self.class_names, self.classes) {
+            _ if self.values => Classes::None,
             (Some(names), _) => Classes::Named(names),
             (None, Some(count)) => Classes::Count(count),
             (None, None) => Classes::Unknown,
@@ -117,8 +125,8 @@ impl DataConfig {
         let (data, mut test) = read.map_err(at(&self.place))?;
         if let Some((path, place)) = &self.test_path {
             let names = data.class_names();
-            let (data, _) =
-                self.format.read(path, None, Classes::Named(&names)).map_err(at(place))?;
+            let classes = if self.values { Classes::None } else { Classes::Named(&names) };
+            let (data, _) = self.format.read(path, None, classes).map_err(at(place))?;
             test = Some(data);
         }
         let data = self.split(data, test, seed).map_err(at(&self.place))?;
@@ -224,9 +232,9 @@ impl Data {
         self.data.input_shape()
     }
 
-    /// The names of the classes.
-    pub(super) fn class_names(&self) -> Vec<String> {
-        self.data.class_names()
+    /// How many outputs a model must have, and for what.
+    pub(super) fn outputs(&self) -> (usize, &'static str) {
+        outputs(&self.data)
     }
 
     /// What to learn from.

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::document::Table;
 use crate::data::{
-    ArrayDataset, read_cifar10_dir, read_csv, read_csv_inputs, read_idx_dir, read_idx_images,
-    read_idx_pair, read_npz, read_npz_inputs, read_png, read_png_dir,
+    ArrayDataset, read_cifar10_dir, read_cifar10_file, read_csv, read_csv_inputs, read_csv_values,
+    read_idx_dir, read_idx_images, read_idx_pair, read_npz, read_npz_inputs, read_npz_values,
+    read_png, read_png_dir,
 };
 use crate::error::{Error, Result};
 
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 pub(super) enum Format {
     /// A directory of IDX files.
     Idx,
-    /// A directory of CIFAR-10 binary files.
+    /// A directory of CIFAR-10 binary files, or one of them.
     Cifar10,
     /// A directory of PNG images per class.
     Png,
@@ -88,7 +89,9 @@ impl Format {
         } else if named("npz") {
             Format::npz()
         } else if path.is_file() {
-            Format::Idx
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let cifar = name.ends_with(".bin") || name.ends_with(".bin.gz");
+            if cifar { Format::Cifar10 } else { Format::Idx }
         } else {
             match names.find(|name| name.contains("idx3-ubyte") || name.contains("_batch")) {
                 Some(name) if name.contains("idx3-ubyte") => Format::Idx,
@@ -114,10 +117,22 @@ impl Format {
             })
         };
         let (data, test) = match self {
+            Format::Csv { label } if matches!(classes, Classes::None) => {
+                (read_csv_values(path, label)?, None)
+            }
+            Format::Npz { inputs, labels } if matches!(classes, Classes::None) => {
+                (read_npz_values(path, inputs, labels)?, None)
+            }
+            _ if matches!(classes, Classes::None) => {
+                let reason = "only CSV and npz files hold values to predict, as loss = \"mse\" \
+                              needs them";
+                return Err(Error::config("format", reason));
+            }
             Format::Idx => match labels_path {
                 Some(labels) => (read_idx_pair(path, labels, count()?)?, None),
                 None => read_idx_dir(path, count()?)?,
             },
+            Format::Cifar10 if path.is_file() => (read_cifar10_file(path)?, None),
             Format::Cifar10 => {
                 let (data, test) = read_cifar10_dir(path)?;
                 (data, Some(test))
@@ -142,6 +157,7 @@ impl Format {
         match self {
             Format::Csv { label } => read_csv_inputs(path, label),
             Format::Npz { inputs, .. } => read_npz_inputs(path, inputs),
+            Format::Cifar10 => read_cifar10_file(path),
             _ if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) => read_png(path),
             _ => read_idx_images(path),
         }
@@ -151,6 +167,8 @@ impl Format {
 /// What is known about classes before files are read.
 #[derive(Clone, Copy)]
 pub(super) enum Classes<'a> {
+    /// Values are to be predicted.
+    None,
     Unknown,
     Count(usize),
     Named(&'a [String]),
@@ -159,7 +177,7 @@ pub(super) enum Classes<'a> {
 impl<'a> Classes<'a> {
     fn count(self) -> Option<usize> {
         match self {
-            Classes::Unknown => None,
+            Classes::None | Classes::Unknown => None,
             Classes::Count(count) => Some(count),
             Classes::Named(names) => Some(names.len()),
         }

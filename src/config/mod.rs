@@ -136,15 +136,15 @@ impl RunConfig {
             "augment",
         ])?;
         let seed = root.get("seed").map(|seed| seed.whole(0..1 << 63)).transpose()?.unwrap_or(0);
-        let data = DataConfig::parse(&root, base)?;
         let model = root.need("model", "a table [model] with a list of layers")?;
         let model = model.table("[model]")?.only(&["layers"])?;
         let list = model.need("layers", "a list of layers")?;
         let layers = model::parse(&list)?;
         let training = Training::parse(&root)?;
+        let data = DataConfig::parse(&root, base, training.values)?;
         let optimizer = training::optimizer(&root)?;
-        let schedule = training::schedule(&root, training.epochs)?;
-        let monitor = training::monitor(&root)?;
+        let schedule = training::schedule(&root, &training)?;
+        let monitor = training::monitor(&root, training.values)?;
         let augment = training::augment(&root)?;
         let run = training::run_dir(&root, &document.name, base)?;
         let model = list.place();
@@ -190,10 +190,10 @@ impl RunConfig {
     ///
     /// # Errors
     /// [`Error::Config`] at the layer that does not fit the one before, or at the list of layers if
-    /// what comes out at its end does not score the classes.
+    /// what comes out at its end is not one number per class or value.
     pub fn model(&self, data: &Data) -> Result<(Sequential, Params)> {
-        let (shape, classes) = (data.input_shape(), data.class_names().len());
-        model::build(&self.document, &self.layers, &self.model, shape, classes, self.seed)
+        let (shape, outputs) = (data.input_shape(), data.outputs());
+        model::build(&self.document, &self.layers, &self.model, shape, outputs, self.seed)
     }
 
     /// A trainer with all settings. Whom to tell, where to save and whether to resume is left.

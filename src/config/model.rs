@@ -126,13 +126,14 @@ fn layer(value: &Value<'_>) -> Result<Layer> {
     })
 }
 
-/// Builds the model for examples of a shape, and checks that it scores the classes.
+/// Builds the model for examples of a shape, and checks that it has as many outputs as it must, for
+/// `of`.
 pub(super) fn build(
     document: &Document,
     specs: &[LayerSpec],
     list: &Place,
     input: &[usize],
-    classes: usize,
+    (outputs, of): (usize, &str),
     seed: u64,
 ) -> Result<(Sequential, Params)> {
     let mut shape = [&[1], input].concat();
@@ -149,10 +150,10 @@ pub(super) fn build(
         shape = one.check(&params, shape.as_slice()).map_err(refused)?.to_vec();
         layers.push(layer);
     }
-    if shape != [1, classes] {
+    if shape != [1, outputs] {
         let reason = format!(
-            "the last layer gives shape {shape:?} for one example, but the data have {classes} \
-             classes: expected [1, {classes}]"
+            "the last layer gives shape {shape:?} for one example, but the data have {outputs} {of}: \
+             expected [1, {outputs}]"
         );
         return Err(document.error(&specs.last().map_or(list.clone(), |s| s.place.clone()), reason));
     }

@@ -23,8 +23,9 @@ pub struct Saved {
     model: Sequential,
     params: Params,
     input_shape: Vec<usize>,
-    /// The names of the classes.
+    /// The names of the classes; none if the model predicts values.
     pub classes: Vec<String>,
+    outputs: usize,
     normalize: Option<Normalize>,
     /// The text of the file that the run was described by, if it was.
     config: Option<String>,
@@ -62,12 +63,15 @@ impl Saved {
             return Err(Error::config("input_shape", reason));
         }
         let output = model.check(&params, [&[1], &input_shape[..]].concat().as_slice())?;
-        if classes.is_empty() || *output != [1, classes.len()] {
-            let reason = format!("{} classes for an output of shape {output}", classes.len());
-            return Err(Error::config("classes", reason));
-        }
+        let outputs = match *output {
+            [1, outputs] if classes.is_empty() || classes.len() == outputs => outputs,
+            _ => {
+                let reason = format!("{} classes for an output of shape {output}", classes.len());
+                return Err(Error::config("classes", reason));
+            }
+        };
         let config = state.config(NOTE).map(str::to_owned);
-        Ok(Saved { model, params, input_shape, classes, normalize, config })
+        Ok(Saved { model, params, input_shape, classes, outputs, normalize, config })
     }
 
     /// Reads labelled examples as the run would have done.
@@ -86,7 +90,11 @@ impl Saved {
         options: &Names,
     ) -> Result<Subset> {
         let format = self.format(path, options);
-        let (data, test) = format.read(path, labels, Classes::Named(&self.classes))?;
+        let classes = match self.classes[..] {
+            [] => Classes::None,
+            ref names => Classes::Named(names),
+        };
+        let (data, test) = format.read(path, labels, classes)?;
         if part == Part::All {
             let data = self.prepared(test.unwrap_or(data))?;
             return Ok(Subset::all(Arc::new(data)));
@@ -155,6 +163,11 @@ impl Saved {
                 format!("examples have shape {found:?}, but the model was trained on {expected:?}");
             return Err(Error::config(data.name(), reason));
         }
+        if self.classes.is_empty() && ![0, self.outputs].contains(&data.targets()) {
+            let (found, expected) = (data.targets(), self.outputs);
+            let reason = format!("{found} values to predict, but the model predicts {expected}");
+            return Err(Error::config(data.name(), reason));
+        }
         let Some(normalize) = &self.normalize else { return Ok(data) };
         let channels = expected.first().copied().unwrap_or(1);
         if !normalize.fits(channels) {
@@ -169,13 +182,16 @@ impl Saved {
         trainer::evaluate(&self.model, &self.params, data)
     }
 
-    /// The probabilities of the classes for each example.
+    /// The probabilities of the classes for each example, or the predicted values.
     pub fn predict(&self, data: &dyn Dataset) -> Vec<Vec<f32>> {
         let mut batches = Batches::new(data, EVALUATION_BATCH);
         let mut all = Vec::with_capacity(data.len());
         while let Some(batch) = batches.next() {
-            let probabilities = trainer::predict(&self.model, &self.params, &batch.inputs);
-            all.extend(probabilities.chunks_exact(self.classes.len()).map(<[f32]>::to_vec));
+            let outputs = match self.classes[..] {
+                [] => trainer::predict_values(&self.model, &self.params, &batch.inputs),
+                _ => trainer::predict(&self.model, &self.params, &batch.inputs),
+            };
+            all.extend(outputs.chunks_exact(self.outputs).map(<[f32]>::to_vec));
         }
         all
     }

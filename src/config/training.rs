@@ -14,7 +14,7 @@ use crate::optim::{
     ConstantLr, CosineAnnealing, ExponentialLr, LinearWarmUp, LrSchedule, MultiStepLr, OneCycle,
     PerStep, ReduceOnPlateau, Sgd, StepLr,
 };
-use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite, check_metric};
+use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite, check_metric, measured};
 
 const COUNT: std::ops::Range<u64> = 1..u64::MAX;
 const SMALL: std::ops::Range<u64> = 1..1 << 32;
@@ -27,6 +27,8 @@ pub(super) struct Training {
     pub(super) clip_norm: Option<f32>,
     pub(super) clip_value: Option<f32>,
     pub(super) on_non_finite: NonFinite,
+    /// Whether values are to be predicted, not classes.
+    pub(super) values: bool,
 }
 
 impl Training {
@@ -38,9 +40,11 @@ impl Training {
             clip_norm: None,
             clip_value: None,
             on_non_finite: NonFinite::Skip,
+            values: false,
         };
         let Some(table) = root.get("train") else { return Ok(settings) };
         let table = table.table("[train]")?.only(&[
+            "loss",
             "epochs",
             "batch_size",
             "accumulate",
@@ -48,6 +52,9 @@ impl Training {
             "clip_grad_value",
             "on_non_finite",
         ])?;
+        if let Some(loss) = table.get("loss") {
+            settings.values = loss.choice(&[("cross_entropy", false), ("mse", true)])?;
+        }
         if let Some(epochs) = table.get("epochs") {
             settings.epochs = epochs.whole(SMALL)?;
         }
@@ -105,8 +112,9 @@ pub(super) fn optimizer(root: &Table<'_>) -> Result<Sgd> {
     Ok(sgd)
 }
 
-/// The table `[schedule]`; `epochs` is how long the run may be.
-pub(super) fn schedule(root: &Table<'_>, epochs: u64) -> Result<Box<dyn LrSchedule>> {
+/// The table `[schedule]` of a run with these settings.
+pub(super) fn schedule(root: &Table<'_>, training: &Training) -> Result<Box<dyn LrSchedule>> {
+    let &Training { epochs, values, .. } = training;
     let Some(table) = root.get("schedule") else { return Ok(Box::new(ConstantLr)) };
     let table = table.table("[schedule]")?;
     let kind = table.need("kind", "which one, such as kind = \"step\"")?;
@@ -168,7 +176,7 @@ pub(super) fn schedule(root: &Table<'_>, epochs: u64) -> Result<Box<dyn LrSchedu
             }
             Box::new(cycle)
         }
-        _ => reduce_on_plateau(&table, min_lr()?)?,
+        _ => reduce_on_plateau(&table, min_lr()?, values)?,
     };
     let Some(warm_up) = table.get("warm_up") else { return Ok(schedule) };
     let warm_up = warm_up.table("warm_up")?.only(&["steps", "start_factor"])?;
@@ -181,7 +189,7 @@ pub(super) fn schedule(root: &Table<'_>, epochs: u64) -> Result<Box<dyn LrSchedu
     Ok(Box::new(warm))
 }
 
-fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedule>> {
+fn reduce_on_plateau(table: &Table<'_>, min_lr: f32, values: bool) -> Result<Box<dyn LrSchedule>> {
     let what = "the factor of each drop, such as factor = 0.5";
     let factor = table.need("factor", what)?;
     let factor = factor.number("a number between 0 and 1", |x| x > 0.0 && x < 1.0)?;
@@ -195,7 +203,7 @@ fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedul
     let mut metric = VALID_LOSS;
     if let Some(value) = table.get("monitor") {
         metric = value.string("the name of a metric")?;
-        check_metric(metric).map_err(|error| value.error(error))?;
+        check_metric(metric, measured(values)).map_err(|error| value.error(error))?;
     }
     schedule = schedule.monitor(metric, mode);
     if let Some(delta) = table.get("min_delta") {
@@ -208,8 +216,8 @@ fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedul
     Ok(Box::new(schedule))
 }
 
-/// The table `[monitor]`.
-pub(super) fn monitor(root: &Table<'_>) -> Result<EarlyStopping> {
+/// The table `[monitor]`; `values` says whether values are to be predicted, not classes.
+pub(super) fn monitor(root: &Table<'_>, values: bool) -> Result<EarlyStopping> {
     let Some(table) = root.get("monitor") else { return Ok(EarlyStopping::default()) };
     let table = table.table("[monitor]")?.only(&["rule"])?;
     let what = "a rule, such as rule = \"patience(5)\"";
@@ -220,7 +228,8 @@ pub(super) fn monitor(root: &Table<'_>) -> Result<EarlyStopping> {
         Error::Config { reason, .. } => rule.fault_within(reason),
         _ => rule.error(error),
     })?;
-    spec.metrics().into_iter().try_for_each(check_metric).map_err(|error| rule.error(error))?;
+    let check = |name| check_metric(name, measured(values));
+    spec.metrics().into_iter().try_for_each(check).map_err(|error| rule.error(error))?;
     Ok(spec)
 }
 

@@ -47,6 +47,8 @@ pub struct ArrayDataset {
     values: Values,
     labels: Arc<[usize]>,
     class_names: Arc<[String]>,
+    /// The values to be predicted of all examples, one example after the other.
+    targets: Arc<[f32]>,
     normalize: Normalize,
     /// Of everything but the normalisation.
     fingerprint: u64,
@@ -93,6 +95,7 @@ impl ArrayDataset {
             values,
             labels: labels.into(),
             class_names: (0..classes).map(|class| class.to_string()).collect(),
+            targets: Arc::new([]),
             fingerprint: fingerprint.finish(),
         })
     }
@@ -110,6 +113,41 @@ impl ArrayDataset {
         let size = shape.iter().product::<usize>().max(1);
         let labels = vec![0; values.len() / size];
         ArrayDataset::new(name, shape, values, labels, 1)
+    }
+
+    /// The same examples with values to be predicted instead of classes: as many of `targets` for each
+    /// as there are, one example after the other.
+    ///
+    /// ```
+    /// use ferrotape::data::{ArrayDataset, Dataset};
+    /// let line = ArrayDataset::unlabelled("line", &[1], vec![0.0, 1.0, 2.0])?
+    ///     .with_targets(vec![1.0, 3.0, 5.0])?;
+    /// assert_eq!((line.targets(), line.classes()), (1, 0));
+    /// # Ok::<(), ferrotape::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are not equally many for each example, at least one, or if one is
+    /// not finite.
+    pub fn with_targets(self, targets: Vec<f32>) -> Result<Self> {
+        let (got, n) = (targets.len(), self.len());
+        if got == 0 || !got.is_multiple_of(n) {
+            return Err(Error::config(self.name, format!("{got} targets for {n} examples")));
+        }
+        if let Some(i) = targets.iter().position(|target| !target.is_finite()) {
+            let reason =
+                format!("target {} of example {} is not finite", targets[i], i / (got / n));
+            return Err(Error::config(self.name, reason));
+        }
+        let words = targets.iter().map(|target| u64::from(target.to_bits()));
+        let fingerprint = Fingerprint::new().number(self.fingerprint).numbers(words).finish();
+        Ok(ArrayDataset {
+            labels: vec![0; n].into(),
+            class_names: Arc::new([]),
+            targets: targets.into(),
+            fingerprint,
+            ..self
+        })
     }
 
     /// The same examples with the classes of another data set, such as the one a model was trained
@@ -183,6 +221,15 @@ impl Dataset for ArrayDataset {
 
     fn label(&self, i: usize) -> usize {
         self.labels[i]
+    }
+
+    fn targets(&self) -> usize {
+        self.targets.len() / self.labels.len()
+    }
+
+    fn read_targets(&self, i: usize, y: &mut [f32]) {
+        let count = self.targets();
+        y.copy_from_slice(&self.targets[i * count..][..count]);
     }
 
     fn read(&self, i: usize, x: &mut [f32]) {

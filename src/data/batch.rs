@@ -16,6 +16,8 @@ pub struct Batch {
     pub inputs: Tensor,
     /// The label of each example.
     pub labels: Vec<usize>,
+    /// The values to be predicted: `[batch, targets]`; without elements where it is a class.
+    pub targets: Tensor,
     /// The index of each example in the data set.
     pub indices: Vec<usize>,
 }
@@ -84,7 +86,12 @@ impl<'d> Batches<'d> {
             epoch: 0,
             next: 0,
             order: indices,
-            batch: Batch { inputs: Tensor::zeros([0]), labels: Vec::new(), indices: Vec::new() },
+            batch: Batch {
+                inputs: Tensor::zeros([0]),
+                labels: Vec::new(),
+                targets: Tensor::zeros([0, 0]),
+                indices: Vec::new(),
+            },
         }
     }
 
@@ -153,7 +160,7 @@ impl<'d> Batches<'d> {
     }
 
     fn fill(&mut self, start: usize, end: usize) {
-        let Batch { inputs, labels, indices } = &mut self.batch;
+        let Batch { inputs, labels, targets, indices } = &mut self.batch;
         indices.clear();
         indices.extend_from_slice(&self.order[start..end]);
         labels.clear();
@@ -161,11 +168,12 @@ impl<'d> Batches<'d> {
 
         let shape = self.data.input_shape();
         let example = shape.iter().product::<usize>();
-        if inputs.shape().first() != Some(&indices.len()) {
-            let mut values = std::mem::replace(inputs, Tensor::zeros([0])).into_vec();
-            values.resize(indices.len() * example, 0.0);
-            let batch_shape = [&[indices.len()], shape].concat();
-            *inputs = Tensor::from_vec(values, batch_shape.as_slice());
+        fit(inputs, indices.len(), shape);
+        let count = self.data.targets();
+        if count > 0 {
+            fit(targets, indices.len(), &[count]);
+            let rows = targets.data_mut().chunks_exact_mut(count);
+            rows.zip(indices.iter()).for_each(|(y, &i)| self.data.read_targets(i, y));
         }
 
         let read = |(x, &i): (&mut [f32], &usize)| {
@@ -181,5 +189,14 @@ impl<'d> Batches<'d> {
         } else {
             values.par_chunks_exact_mut(example).zip(indices.par_iter()).for_each(read);
         }
+    }
+}
+
+/// Makes room for `n` examples of a shape, unless there is.
+fn fit(tensor: &mut Tensor, n: usize, shape: &[usize]) {
+    if tensor.shape().first() != Some(&n) {
+        let mut values = std::mem::replace(tensor, Tensor::zeros([0])).into_vec();
+        values.resize(n * shape.iter().product::<usize>(), 0.0);
+        *tensor = Tensor::from_vec(values, [&[n], shape].concat().as_slice());
     }
 }

@@ -44,7 +44,16 @@ pub fn read_cifar10_dir(dir: impl AsRef<Path>) -> Result<(ArrayDataset, ArrayDat
     Ok((train, test))
 }
 
-fn read_records(dir: &Path, files: &[PathBuf]) -> Result<ArrayDataset> {
+/// Reads one CIFAR-10 binary file.
+///
+/// # Errors
+/// As [`load_cifar10_dir`], as far as it is about a file.
+pub fn read_cifar10_file(path: impl AsRef<Path>) -> Result<ArrayDataset> {
+    let path = path.as_ref();
+    read_records(path, &[path.to_owned()])
+}
+
+fn read_records(name: &Path, files: &[PathBuf]) -> Result<ArrayDataset> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for path in files {
         let mut file = Source::open(path)?;
@@ -63,7 +72,7 @@ fn read_records(dir: &Path, files: &[PathBuf]) -> Result<ArrayDataset> {
             pixels.extend_from_slice(&record[1..]);
         }
     }
-    let data = ArrayDataset::new(dir.display().to_string(), &SHAPE, pixels, labels, NAMES.len())?;
+    let data = ArrayDataset::new(name.display().to_string(), &SHAPE, pixels, labels, NAMES.len())?;
     let names = NAMES.map(String::from).to_vec();
     Ok(data.with_class_names(names))
 }

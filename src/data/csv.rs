@@ -50,6 +50,21 @@ pub fn read_csv(
     Ok(data.with_class_names(class_names))
 }
 
+/// Reads a table with values to predict: as [`read_csv`], but the column `target` holds numbers.
+///
+/// # Errors
+/// As [`read_csv`]; also for a target that is not a finite number.
+pub fn read_csv_values(path: impl AsRef<Path>, target: &str) -> Result<ArrayDataset> {
+    let path = path.as_ref();
+    let fault = |message| Error::data(path, DataFault::Other { message });
+    let text = text(path)?;
+    let table = Table::parse(&text, target, true).map_err(fault)?;
+    let number = |(line, text): &(usize, Cow<str>)| number(*line, target, text);
+    let targets = table.labels.iter().map(number).collect::<Result<Vec<f32>, String>>();
+    ArrayDataset::unlabelled(path.display().to_string(), &[table.width], table.values)?
+        .with_targets(targets.map_err(fault)?)
+}
+
 /// Reads the inputs of a table: as [`read_csv`], but without labels. A column `label` is left out, if
 /// there is one.
 ///
@@ -112,15 +127,7 @@ impl<'t> Table<'t> {
             }
             table.labels.extend(place.map(|place| (line, std::mem::take(&mut fields[place]))));
             for (column, field) in fields.iter().enumerate().filter(|&(i, _)| Some(i) != place) {
-                match field.parse::<f32>() {
-                    Ok(value) if value.is_finite() => table.values.push(value),
-                    _ => {
-                        let column = &columns[column];
-                        return Err(format!(
-                            "line {line}, column `{column}`: `{field}` is not a finite number"
-                        ));
-                    }
-                }
+                table.values.push(number(line, &columns[column], field)?);
             }
         }
         if table.values.is_empty() {
@@ -128,6 +135,11 @@ impl<'t> Table<'t> {
         }
         Ok(table)
     }
+}
+
+fn number(line: usize, column: &str, field: &str) -> Result<f32, String> {
+    let value = field.parse().ok().filter(|value: &f32| value.is_finite());
+    value.ok_or_else(|| format!("line {line}, column `{column}`: `{field}` is not a finite number"))
 }
 
 /// The fields of each line that is not blank, with the number of the line they begin on.

@@ -8,13 +8,14 @@
 //! | from | by |
 //! |---|---|
 //! | IDX files, as MNIST is distributed | [`load_idx_dir`], [`read_idx_pair`], [`read_idx`] |
-//! | CIFAR-10, binary version | [`load_cifar10_dir`] |
-//! | a table in CSV | [`read_csv`] |
-//! | NumPy's `.npz` (feature `gzip`) | `read_npz` |
+//! | CIFAR-10, binary version | [`load_cifar10_dir`], [`read_cifar10_file`] |
+//! | a table in CSV | [`read_csv`]; with values to predict [`read_csv_values`] |
+//! | NumPy's `.npz` (feature `gzip`) | `read_npz`; with values to predict `read_npz_values` |
 //! | a folder of PNG images per class (feature `png`) | `read_png_dir` |
 //! | arrays in memory | [`ArrayDataset::new`] |
 //!
-//! A [`Dataset`] is anything that can fill a slice with example `i` and say its label. Everything
+//! A [`Dataset`] is anything that can fill a slice with example `i` and say its label, or the values
+//! that are to be predicted of it. Everything
 //! random (the split, the order of an epoch, an augmentation) is a function of the seed and of a
 //! position, see [`crate::rng`]; nothing here needs replaying when a run is resumed.
 
@@ -37,17 +38,20 @@ use std::sync::Arc;
 pub use array::{ArrayDataset, Values};
 pub use augment::{Augment, Compose, HorizontalFlip, RandomShift};
 pub use batch::{Batch, Batches};
-pub use cifar::{load_cifar10_dir, read_cifar10_dir};
-pub use csv::{read_csv, read_csv_inputs};
+pub use cifar::{load_cifar10_dir, read_cifar10_dir, read_cifar10_file};
+pub use csv::{read_csv, read_csv_inputs, read_csv_values};
 pub use idx::{Idx, load_idx_dir, read_idx, read_idx_dir, read_idx_images, read_idx_pair};
 pub use normalize::Normalize;
 #[cfg(feature = "gzip")]
-pub use npz::{read_npz, read_npz_inputs};
+pub use npz::{read_npz, read_npz_inputs, read_npz_values};
 #[cfg(feature = "png")]
 pub use png::{read_png, read_png_dir};
 pub use split::Split;
 
 /// Labelled examples that can be read in any order, from any thread.
+///
+/// What is to be learnt of an example is its class or, where [`targets`](Self::targets) says so, are
+/// values: then there are no classes, and all labels are 0.
 ///
 /// All examples have one shape. A reader hands out `f32` values ready for the network, so that a
 /// data set decides itself how it stores and normalises them.
@@ -62,7 +66,7 @@ pub trait Dataset: Send + Sync {
     /// The shape of one example, without the batch dimension: `[channels, height, width]`.
     fn input_shape(&self) -> &[usize];
 
-    /// The number of classes: every label is below it.
+    /// The number of classes: every label is below it. 0 where values are to be predicted.
     fn classes(&self) -> usize;
 
     /// What class `class` is called; its number, unless the data knows better.
@@ -87,15 +91,34 @@ pub trait Dataset: Send + Sync {
     /// If `i` is not below [`len`](Self::len).
     fn label(&self, i: usize) -> usize;
 
+    /// How many values are to be predicted of each example; 0 where it is a class.
+    fn targets(&self) -> usize {
+        0
+    }
+
+    /// Writes the values to be predicted of example `i` to `y`, which holds exactly so many.
+    ///
+    /// # Panics
+    /// If `i` is not below [`len`](Self::len) or `y` has another size.
+    fn read_targets(&self, _i: usize, _y: &mut [f32]) {}
+
     /// Writes example `i` to `x`, which holds exactly one example.
     ///
     /// # Panics
     /// If `i` is not below [`len`](Self::len) or `x` has another size.
     fn read(&self, i: usize, x: &mut [f32]);
 
-    /// A digest of the content as [`read`](Self::read) returns it. Checkpoints keep it, to notice
+    /// A digest of the content as [`read`](Self::read) and its companions return it. Checkpoints keep it, to notice
     /// when a run is resumed on other data. It guards against mistakes, not against attackers.
     fn fingerprint(&self) -> u64;
+}
+
+/// How many outputs a model for these data must have, and for what.
+pub(crate) fn outputs(data: &dyn Dataset) -> (usize, &'static str) {
+    match data.targets() {
+        0 => (data.classes(), "classes"),
+        values => (values, "values to predict"),
+    }
 }
 
 /// Some examples of another data set, in a given order.
@@ -158,6 +181,14 @@ impl Dataset for Subset {
 
     fn label(&self, i: usize) -> usize {
         self.base.label(self.indices[i])
+    }
+
+    fn targets(&self) -> usize {
+        self.base.targets()
+    }
+
+    fn read_targets(&self, i: usize, y: &mut [f32]) {
+        self.base.read_targets(self.indices[i], y);
     }
 
     fn read(&self, i: usize, x: &mut [f32]) {

@@ -40,6 +40,31 @@ pub fn read_npz(
     ArrayDataset::new(path.display().to_string(), &shape, values, marks, classes)
 }
 
+/// Reads two arrays of an archive: `inputs` as [`read_npz`] does, and `targets`, numbers to predict, of
+/// shape `[n]` or `[n, values]`.
+///
+/// # Errors
+/// As [`read_npz`], but the targets must be floats, and finite.
+pub fn read_npz_values(
+    path: impl AsRef<Path>,
+    inputs: &str,
+    targets: &str,
+) -> Result<ArrayDataset> {
+    let path = path.as_ref();
+    let archive = open(path)?;
+    let (x, y) = (array(&archive, path, inputs)?, array(&archive, path, targets)?);
+    let refused = |reason: String| other(path, format!("array `{targets}` {reason}"));
+    let (n, of) = (x.shape.first().copied().unwrap_or(0), y.shape.clone());
+    if !matches!(of[..], [examples] | [examples, _] if examples == n) {
+        return Err(refused(format!("has shape {of:?}: expected [{n}, values]")));
+    }
+    let Values::Floats(y) = values(y).map_err(refused)? else {
+        return Err(refused("has type uint8: expected floats".into()));
+    };
+    let (shape, x) = examples(path, inputs, x)?;
+    ArrayDataset::unlabelled(path.display().to_string(), &shape, x)?.with_targets(y.to_vec())
+}
+
 /// Reads the array `inputs` only, without labels.
 ///
 /// # Errors

@@ -55,7 +55,7 @@ impl Subset {
             let reason = format!("{count} of {n} examples would leave a part empty");
             return Err(Error::config("held out", reason));
         }
-        let mut by_class = vec![Vec::new(); self.classes()];
+        let mut by_class = vec![Vec::new(); self.classes().max(1)];
         for i in 0..n {
             by_class[self.label(i)].push(i);
         }

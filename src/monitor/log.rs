@@ -81,7 +81,8 @@ fn evaluation(line: &str) -> Result<Option<Observation>, String> {
     let valid_loss = float(loss).ok_or_else(|| format!("valid_loss is no number: {loss}"))?;
     let epoch = object.get("epoch").ok_or("an evaluation without an epoch")?;
     let epoch = float(epoch).map(f64::ceil).filter(|&e| e >= 1.0 && e < 2f64.powi(53));
-    let epoch = epoch.ok_or("the epoch must be a number above 0: epochs are counted from 1")? as u64;
+    let epoch =
+        epoch.ok_or("the epoch must be a number above 0: epochs are counted from 1")? as u64;
 
     let mut seen = Observation::new(epoch, valid_loss);
     for (key, value) in &object {

@@ -72,7 +72,6 @@ pub use rule::{Budget, MinDelta, Mode, Rule};
 pub use spec::{EarlyStopping, NanPolicy, Smoothing};
 pub use tracker::Best;
 pub use verdict::{Decision, Reading, StopReason, Verdict};
-pub(crate) use verdict::{short, two_digits};
 pub use warnings::TrainingPlan;
 
 use serde::{Deserialize, Serialize};

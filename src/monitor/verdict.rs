@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::diagnosis::Diagnosis;
 use super::tracker::Best;
+use crate::numbers::short;
 
 /// The monitor's answer to one observation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -201,23 +202,6 @@ fn counted(n: u32, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A value with four significant digits, as `Display` in all its length helps nobody.
-pub(crate) fn short(value: f64) -> String {
-    if value != 0.0 && !(1e-3..1e6).contains(&value.abs()) {
-        return format!("{value:.3e}");
-    }
-    let digits = if value == 0.0 { 0 } else { 3 - (value.abs().log10().floor() as i32).min(3) };
-    format!("{value:.*}", digits.unsigned_abs() as usize)
-}
-
-/// A standard error with two significant digits: more are not meant.
-pub(crate) fn two_digits(error: f64) -> String {
-    if !(1e-4..10.0).contains(&error) {
-        return short(error);
-    }
-    format!("{error:.*}", (1.0 - error.log10().floor()) as usize)
-}
-
 fn since(anchor: Option<Best>) -> String {
     match anchor {
         Some(Best { epoch, value, .. }) => {
@@ -313,28 +297,6 @@ impl fmt::Display for StopReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_cut_to_four_digits() {
-        for (value, text) in [
-            (0.0, "0"),
-            (0.9, "0.9000"),
-            (-1.23456, "-1.235"),
-            (12.3456, "12.35"),
-            (123456.7, "123457"),
-            (0.00123456, "0.001235"),
-            (1.23456e-7, "1.235e-7"),
-            (1.5e9, "1.500e9"),
-            (f64::NAN, "NaN"),
-            (f64::NEG_INFINITY, "-inf"),
-        ] {
-            assert_eq!(short(value), text);
-        }
-        assert_eq!(
-            [0.01883, 0.1, 1.26, 12.34, 1e-5].map(two_digits),
-            ["0.019", "0.10", "1.3", "12.34", "1.000e-5"]
-        );
-    }
 
     #[test]
     fn reasons_are_sentences_with_their_numbers() {

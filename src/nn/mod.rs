@@ -13,5 +13,4 @@ pub use module::Module;
 #[cfg(feature = "cli")]
 pub(crate) use sequential::MAX_SIDE;
 pub use sequential::{Layer, Sequential};
-pub(crate) use summary::grouped;
 pub use summary::{Summary, SummaryRow};

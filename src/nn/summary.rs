@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::numbers::grouped;
 use crate::tape::SummaryNode;
 use crate::tensor::Shape;
 
@@ -115,22 +116,8 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A number with its thousands apart: `61,706`.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::Params;
     use crate::nn::{Layer, Module, Sequential};
 
@@ -161,11 +148,5 @@ memory: parameters 0.04 MB, outputs 0.05 MB, a training step at most 0.20 MB";
         assert_eq!(summary.to_string(), text);
         // Convolution, pooling, ReLU, flattening, linear layer; 4 bytes, 2 examples.
         assert_eq!(summary.activation_bytes(), 4 * 2 * (6 * 24 * 24 + 3 * 864 + 10));
-    }
-
-    #[test]
-    fn thousands_are_set_apart() {
-        assert_eq!([0, 999, 1234].map(grouped), ["0", "999", "1,234"]);
-        assert_eq!(grouped(12_345_678), "12,345,678");
     }
 }

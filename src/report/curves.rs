@@ -2,7 +2,8 @@
 
 use super::Report;
 use super::chart::{Chart, Mark, Series, Zone};
-use crate::monitor::{Condition, Observation, short, two_digits};
+use crate::monitor::{Condition, Observation};
+use crate::numbers::{percent, setting, short, two_digits};
 use crate::trainer::Stop;
 
 /// The curves of a report, and what is marked in all of them.
@@ -127,7 +128,7 @@ impl<'r> Curves<'r> {
         let known = rates.iter().copied().filter(|rate| rate.is_finite());
         let (low, high) = super::scale::extent(known)?;
         if low == high {
-            return Some(format!("<p>It was {} throughout.</p>\n", rate(low)));
+            return Some(format!("<p>It was {} throughout.</p>\n", setting(low)));
         }
         // A schedule in a few steps is labelled with them.
         let mut steps: Vec<f64> = rates.iter().copied().filter(|rate| rate.is_finite()).collect();
@@ -136,7 +137,7 @@ impl<'r> Curves<'r> {
         if steps.len() > 6 {
             steps.clear();
         }
-        let label = format!("Learning rate, from {} to {}.", rate(high), rate(low));
+        let label = format!("Learning rate, from {} to {}.", setting(high), setting(low));
         let name = "rate".to_owned();
         let series = Series { name, class: "rate", values: rates, errors: vec![], steps: true };
         let mut chart = self.chart(label, vec![series], 130.0);
@@ -225,11 +226,6 @@ impl<'r> Curves<'r> {
     }
 }
 
-/// A learning rate, which was an `f32`, with the digits that one has.
-pub(super) fn rate(rate: f64) -> String {
-    (rate as f32).to_string()
-}
-
 /// What is known about evaluation `i`, in one line.
 fn hint(report: &Report, i: usize) -> String {
     let (seen, verdict) = (&report.history[i], &report.verdicts[i]);
@@ -241,10 +237,10 @@ fn hint(report: &Report, i: usize) -> String {
         text += &format!(", training {}", short(train));
     }
     if let Some(accuracy) = seen.value("accuracy") {
-        text += &format!(", accuracy {:.2}%", 100.0 * accuracy);
+        text += &format!(", accuracy {}", percent(accuracy));
     }
     if let Some(lr) = seen.lr {
-        text += &format!(", rate {}", rate(lr));
+        text += &format!(", rate {}", setting(lr));
     }
     if verdict.new_best {
         text += ", new best";

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use super::chart::{Chart, Mark, Series, Zone};
 use super::html::escape;
 use super::scale::{Scale, extent};
-use crate::monitor::short;
+use crate::numbers::short;
 
 /// Width of a letter in pixels, with a little to spare.
 pub(super) const LETTER: f64 = 6.6;

@@ -1,5 +1,6 @@
 //! From a run that ends, a run directory or a log to a [`Report`].
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::Value;
@@ -10,10 +11,11 @@ use crate::checkpoint::{self, CheckpointFile, Entry, Retention, Role};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::monitor::{EarlyStopping, Observation, read_log};
-use crate::nn::{Module, grouped};
+use crate::nn::Module;
+use crate::numbers::grouped;
 use crate::params::Params;
 use crate::tensor::Shape;
-use crate::trainer::{EndInfo, Evaluation, Stop, evaluate, recorded_history};
+use crate::trainer::{EndInfo, Evaluation, JsonLines, Stop, evaluate, recorded_history};
 
 /// How many of the worst mistakes are shown.
 const MISTAKES: usize = 24;
@@ -33,7 +35,7 @@ impl Report {
         report.config = settings(end.config);
         report.warnings = end.warnings.to_vec();
         report.facts = vec![
-            ("Images per second", grouped(end.images_per_second as u64)),
+            ("Examples per second", grouped(end.images_per_second as u64)),
             ("Training examples", grouped(end.train.len() as u64)),
             ("Validation examples", grouped(end.valid.len() as u64)),
         ];
@@ -46,7 +48,8 @@ impl Report {
         report.network =
             Network::Summary(Module::summary(&end.model, end.params, shape.as_slice())?);
         report.filters = first_filters(end.params, input);
-        if !matches!(end.stop, Stop::Interrupted(_)) && report.best().is_some() {
+        let classes = end.valid.targets() == 0;
+        if classes && !matches!(end.stop, Stop::Interrupted(_)) && report.best().is_some() {
             let evaluation = evaluate(&end.model, end.params, end.valid);
             report.validation = Some(Validation::of(evaluation, end.valid));
         }
@@ -88,10 +91,8 @@ impl Report {
             }
         }
         report.checkpoints = entries.into_iter().zip(roles).collect();
-        let log = dir.join("log.jsonl");
-        if log.exists() {
-            report.add_resumes_of_log(&log)?;
-        }
+        // A log that cannot be read is no reason to have no report: the page says so.
+        let _ = report.add_resumes_of_log(&dir.join(JsonLines::FILE_NAME));
         Ok(report)
     }
 
@@ -109,7 +110,7 @@ impl Report {
             line["monitor"].as_str()?.parse().ok()
         });
         let mut report = Report::judged(path.display().to_string(), history, named)?;
-        report.add_resumes_of_log(path)?;
+        report.add_resumes(text.as_bytes());
         Ok(report)
     }
 
@@ -134,17 +135,32 @@ impl Report {
         self.resumed.extend(first);
     }
 
-    /// Notes the evaluations that a log says were the first after a resume.
+    /// Notes what a log, if there is one, says about resumes.
+    ///
+    /// # Errors
+    /// If the log cannot be read, which also becomes a warning of this report.
     pub(super) fn add_resumes_of_log(&mut self, path: &Path) -> Result<()> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-        for line in text.lines() {
-            let line: Value = serde_json::from_str(line).unwrap_or_default();
+        match std::fs::read(path) {
+            Ok(log) => self.add_resumes(&log),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                let error = Error::io("read", path, error);
+                self.warnings.push(error.to_string());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the evaluations that a log says were the first after a resume.
+    fn add_resumes(&mut self, log: &[u8]) {
+        for line in log.split(|&byte| byte == b'\n') {
+            let line: Value = serde_json::from_slice(line).unwrap_or_default();
             if line["resumed"] == true {
                 let step = line["step"].as_u64();
                 self.resumed.extend(self.history.iter().position(|seen| Some(seen.step) == step));
             }
         }
-        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
-//! What all parts of the page need: escaped text, numbers for people, tables.
+//! What all parts of the page need: escaped text, tables.
 
 use std::fmt::{Display, Write as _};
+
+use crate::numbers::setting;
 
 /// Text in which no character means anything to HTML, also inside of an attribute. Characters
 /// that a page may not contain at all become U+FFFD.
@@ -26,26 +28,6 @@ pub(super) fn shortened(text: &str, limit: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(limit - 1).chain(['…']).collect()
-}
-
-/// A time in the two units that matter.
-pub(super) fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s {
-        _ if seconds < 10.0 => format!("{seconds:.1} s"),
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
-    }
-}
-
-/// A number of bytes.
-pub(super) fn bytes(n: u64) -> String {
-    match n {
-        0..10_000 => format!("{n} B"),
-        10_000..10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        _ => format!("{:.1} MB", n as f64 / 1e6),
-    }
 }
 
 /// A table. Columns whose heading begins with `>` are aligned to the right, as numbers should be;
@@ -100,7 +82,7 @@ pub(super) fn tidy(text: &str) -> String {
         let number = part.trim_end_matches(['=', ',', ' ', '(', ')']);
         match number.parse::<f64>() {
             Ok(value) if number.len() > 9 && f64::from(value as f32) == value => {
-                let _ = write!(tidied, "{}{}", value as f32, &part[number.len()..]);
+                let _ = write!(tidied, "{}{}", setting(value), &part[number.len()..]);
             }
             _ => tidied.push_str(part),
         }
@@ -124,12 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_for_people() {
-        assert_eq!(
-            [0.04, 59.4, 61.0, 7290.0].map(duration),
-            ["0.0 s", "59 s", "1 min 01 s", "2 h 01 min"]
-        );
-        assert_eq!([12, 12_340, 12_340_000].map(bytes), ["12 B", "12.3 kB", "12.3 MB"]);
+    fn texts_for_people() {
         assert_eq!(
             tidy("sgd(lr=0.029999999329447746, momentum=0.5)"),
             "sgd(lr=0.03, momentum=0.5)"

@@ -18,7 +18,7 @@
 //! | `curves` | what is drawn over the epochs |
 //! | `chart`, `drawing`, `scale` | line charts: what they show, as SVG, their axes |
 //! | `confusion`, `pictures`, `png` | the confusion matrix; examples and filters as pictures |
-//! | `html` | escaping, tables, numbers for people |
+//! | `html` | escaping, tables |
 
 mod chart;
 mod confusion;
@@ -40,7 +40,7 @@ use crate::error::Result;
 use crate::metrics::ConfusionMatrix;
 use crate::monitor::{Best, EarlyStopping, Observation, Verdict, verdicts};
 use crate::nn::Summary;
-use crate::trainer::{Callback, EndInfo, RunInfo, Stop};
+use crate::trainer::{Callback, EndInfo, JsonLines, RunInfo, Stop};
 use png::Image;
 
 /// What is known about a run.
@@ -181,9 +181,9 @@ fn usual_rules(own: &EarlyStopping) -> Vec<EarlyStopping> {
 /// Writes a [`Report`] when a run ends.
 ///
 /// It is also written when the run was interrupted, then without the parts for which the validation
-/// data would have to be evaluated once more. Where a log of
-/// [`JsonLines`](crate::trainer::JsonLines) called `log.jsonl` lies beside it, earlier interruptions
-/// are taken from there.
+/// data would have to be evaluated once more. Where a log called [`JsonLines::FILE_NAME`] lies beside
+/// it, earlier interruptions are taken from there; that it cannot be read is a warning, on the page
+/// and of the run.
 pub struct HtmlReport {
     path: PathBuf,
     /// The step at which this process took the run over.
@@ -209,10 +209,8 @@ impl Callback for HtmlReport {
     fn on_end(&mut self, end: &EndInfo<'_>) -> Result<()> {
         let mut report = Report::of_ended(end)?;
         report.add_resume(self.resumed_at);
-        let log = self.path.with_file_name("log.jsonl");
-        if log.exists() {
-            report.add_resumes_of_log(&log)?;
-        }
-        report.write(&self.path)
+        let log = report.add_resumes_of_log(&self.path.with_file_name(JsonLines::FILE_NAME));
+        report.write(&self.path)?;
+        log
     }
 }

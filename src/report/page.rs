@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::curves::{Curves, rate};
-use super::html::{Table, bytes, duration, escape, or_dash, shortened, tidy};
+use super::curves::Curves;
+use super::html::{Table, escape, or_dash, shortened, tidy};
 use super::{Mistake, Network, Report, Validation, confusion, words};
-use crate::monitor::{Comparison, StopReason, compare, short, two_digits};
-use crate::nn::{Summary, SummaryRow, grouped};
+use crate::monitor::{Comparison, StopReason, compare};
+use crate::nn::{Summary, SummaryRow};
+use crate::numbers::{duration, grouped, percent, setting, short, size, two_digits};
 use crate::trainer::Stop;
 
 const STYLE: &str = include_str!("style.css");
@@ -103,7 +104,10 @@ fn figures(report: &Report) -> Vec<(&'static str, String, String)> {
             seen.standard_error().map_or(String::new(), |error| format!("± {}", two_digits(error)));
         figures.push(("Best validation loss", short(seen.valid_loss), error));
         if let Some(accuracy) = seen.value("accuracy") {
-            figures.push(("Its accuracy", format!("{:.2}%", 100.0 * accuracy), String::new()));
+            figures.push(("Its accuracy", percent(accuracy), String::new()));
+        }
+        if let Some(mae) = seen.value("mae") {
+            figures.push(("Its mean absolute error", short(mae), String::new()));
         }
         if let Some(train) = seen.train_loss.filter(|loss| loss.is_finite()) {
             figures.push(("Its training loss", short(train), String::new()));
@@ -285,9 +289,9 @@ fn network(html: &mut String, report: &Report) {
             let note = format!(
                 "For one example: {} parameters ({}), {} multiply-adds, {} of outputs.",
                 grouped(summary.parameters as u64),
-                bytes(summary.parameter_bytes() as u64),
+                size(summary.parameter_bytes() as u64),
                 grouped(summary.macs()),
-                bytes(summary.activation_bytes() as u64)
+                size(summary.activation_bytes() as u64)
             );
             section(html, "Network", &note, &operations(summary));
         }
@@ -341,7 +345,7 @@ fn settings(html: &mut String, report: &Report) {
     let mut rows = vec![("stopping rule".to_owned(), format!("{}{assumed}", report.spec))];
     rows.extend(report.config.iter().cloned());
     if let Some(lr) = report.history.first().and_then(|seen| seen.lr) {
-        rows.push(("learning rate at first".to_owned(), rate(lr)));
+        rows.push(("learning rate at first".to_owned(), setting(lr)));
     }
     let mut content = String::from("<dl class=\"settings\">\n");
     for (name, value) in rows {
@@ -377,7 +381,7 @@ fn checkpoints(html: &mut String, report: &Report) {
                 entry.cursor.step.to_string(),
                 or_dash(entry.metric.as_ref().map(|metric| short(metric.value))),
                 roles.names().join(", "),
-                bytes(entry.bytes),
+                size(entry.bytes),
                 format!("<code class=\"digest\">{}</code>", escape(&entry.digest)),
             ],
         );

@@ -1,8 +1,8 @@
 //! The verdict in plain words: how the run ended, why, and whether that was right.
 
 use super::Report;
-use crate::monitor::{Best, Condition, Observation, Verdict, short, two_digits};
-use crate::nn::grouped;
+use crate::monitor::{Best, Condition, Observation, Verdict};
+use crate::numbers::{grouped, short, two_digits};
 use crate::trainer::Stop;
 
 /// The headline.

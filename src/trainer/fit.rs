@@ -26,19 +26,22 @@ impl<M: Module> Trainer<M> {
     /// the best weights.
     ///
     /// A full disk does not end a run: it is a warning ([`Outcome::warnings`]), and saving is tried
-    /// again later.
+    /// again later, that of the best evaluation included. Nor does a log that cannot be written.
     ///
     /// # Errors
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
-    /// monitor or schedule of a metric that is none of [`METRICS`](super::METRICS), a directory that
-    /// holds a run (see [`Resume`]) or has no room, a run that does not fit these settings or is
-    /// finished. Later: whatever saving or a callback returns; what was saved before
-    /// stays. A callback that fails at the end is only a warning.
+    /// monitor or schedule of a metric that is not measured (see [`CLASS_METRICS`] and
+    /// [`VALUE_METRICS`]), a directory that holds a run (see [`Resume`]) or has no room, a run that
+    /// does not fit these settings or is finished. Later: whatever saving or a callback returns; what
+    /// was saved before stays. A callback that fails at the end is only a warning, and so is
+    /// [`Error::Io`] of one that is told of an evaluation.
     ///
     /// # Panics
     /// Passes on a panic of the model, the data or a callback. The state of that step is gone with
     /// it; nothing of it was saved.
     ///
+    /// [`CLASS_METRICS`]: super::CLASS_METRICS
+    /// [`VALUE_METRICS`]: super::VALUE_METRICS
     /// [`Resume`]: super::Resume
     pub fn fit(self, train: &dyn Dataset, valid: &dyn Dataset) -> Result<Outcome<M>> {
         // On a thread of the pool: from outside, each parallel operation would have to wake the
@@ -196,20 +199,19 @@ impl<'d, M: Module> Run<'d, M> {
     /// Evaluates, observes, saves; `Some` if that ends the run.
     fn evaluate(&mut self) -> Result<Option<Stop>> {
         let Some((train, valid)) = self.measure() else { return Ok(None) };
-        let average = valid.confusion.macro_average();
         let mut observation = Observation {
             step: self.position.step,
             lr: Some(f64::from(self.trainer.optimizer.lr)),
             valid_loss_se: Some(valid.standard_error),
             elapsed: Some(self.clock.elapsed()),
             ..Observation::new(self.position.epoch, valid.loss).with_train_loss(train.loss)
+        };
+        for (name, value) in valid.metrics() {
+            observation.metrics.insert(name.to_owned(), value);
         }
-        .with_metric("accuracy", valid.accuracy)
-        .with_metric("top5_accuracy", valid.top5_accuracy)
-        .with_metric("macro_precision", average.precision)
-        .with_metric("macro_recall", average.recall)
-        .with_metric("macro_f1", average.f1)
-        .with_metric("train_accuracy", train.accuracy);
+        let probed =
+            train.metrics().into_iter().filter(|(name, _)| ["accuracy", "mae"].contains(name));
+        observation.metrics.extend(probed.map(|(name, value)| (format!("train_{name}"), value)));
         if self.trainer.monitor.needs_example_losses() {
             observation.example_losses.clone_from(&valid.losses);
         }
@@ -235,13 +237,18 @@ impl<'d, M: Module> Run<'d, M> {
             verdict: &verdict,
             evaluation: &valid,
             epochs: self.trainer.epochs,
-            checkpoint: self.saver.last(),
+            checkpoint: self.saver.last().filter(|_| !self.unsaved),
             images_per_second: self.clock.images_per_second(),
             saving_overhead: self.clock.saving_overhead(),
         };
+        let mut unwritten = Vec::new();
         for callback in &mut self.trainer.callbacks {
-            callback.on_evaluation(&info)?;
+            match callback.on_evaluation(&info) {
+                Err(error @ Error::Io { .. }) => unwritten.push(error.to_string()),
+                told => told?,
+            }
         }
+        unwritten.into_iter().try_for_each(|warning| self.warn(warning))?;
         Ok(verdict.stop_reason().cloned().map(Stop::Early))
     }
 

@@ -44,9 +44,9 @@ pub use callback::{
     Callback, EndInfo, EvaluationInfo, JsonLines, PrintProgress, Progress, RunInfo, StepInfo,
     TensorBoard,
 };
+pub use evaluate::{CLASS_METRICS, Evaluation, VALUE_METRICS, evaluate, predict};
 #[cfg(feature = "cli")]
-pub(crate) use evaluate::{EVALUATION_BATCH, check_metric};
-pub use evaluate::{Evaluation, METRICS, evaluate, predict};
+pub(crate) use evaluate::{EVALUATION_BATCH, check_metric, measured, predict_values};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;
 pub use step::NonFinite;
@@ -86,7 +86,7 @@ pub enum Resume {
 /// let mut params = Params::new(0);
 /// let model = Sequential::new(&mut params, [Layer::Flatten, Layer::linear(784, 10)]);
 /// let outcome = Trainer::new(model, params, Sgd::new(0.05).momentum(0.9))
-///     .schedule(StepLr::new(10, 0.5))
+///     .schedule(StepLr::new(4, 0.5))
 ///     .monitor(EarlyStopping::patience(5))
 ///     .checkpoints(Checkpoints::open("runs/mnist")?)
 ///     .resume(Resume::Auto)

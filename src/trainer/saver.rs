@@ -1,6 +1,5 @@
 //! Where a run is saved, at once or in the background, and what a full disk means.
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -105,14 +104,7 @@ fn report(saved: Result<Option<Saved>>) -> Result<Report> {
             let warnings = saved.map(|saved| saved.warnings).unwrap_or_default();
             Ok(Report { warnings, no_room: false })
         }
-        Err(Error::Io { action, path, source })
-            if matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ) =>
-        {
-            Ok(Report { warnings: vec![Error::Io { action, path, source }], no_room: true })
-        }
+        Err(error) if error.is_no_room() => Ok(Report { warnings: vec![error], no_room: true }),
         Err(error) => Err(error),
     }
 }

@@ -8,6 +8,7 @@
 //! ```
 
 use super::Trainer;
+use super::evaluate::loss as loss_of;
 use super::state::Position;
 use crate::data::{Augment, Batches, Dataset};
 use crate::nn::Module;
@@ -95,8 +96,8 @@ impl<'d> Stepper<'d> {
                 g = g.accumulate();
             }
             let x = g.input(&batch.inputs);
-            let logits = model.forward(&mut g, x);
-            let mean = g.cross_entropy(logits, &batch.labels);
+            let output = model.forward(&mut g, x);
+            let mean = loss_of(&mut g, output, batch);
             // The mean over the batch is the mean over its pieces, weighted by their sizes.
             let share = batch.labels.len() as f32 / examples as f32;
             loss += share * g.item(mean);

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
 pub mod hookfs;
+#[cfg(feature = "cli")]
+pub mod program;
 pub mod repair;
 pub mod simfs;
 pub mod toy;

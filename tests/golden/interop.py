@@ -2,9 +2,11 @@
 
     pip install torch safetensors numpy
     python3 tests/golden/interop.py                  write the interop* files of this directory
-    cargo test --test interop                        read them; write target/tmp/interop/python
-    python3 tests/golden/interop.py target/tmp/interop/python
-                                                     read what Ferrotape has written there
+    cargo test --test interop                        read them; write others of the same kind
+    python3 tests/golden/interop.py check            read what Ferrotape has written
+
+Ferrotape writes to interop/python in Cargo's directory for tests (CARGO_TARGET_TMPDIR). If that is not
+the usual one, name the directory after "check".
 
 The last step loads Ferrotape's weights into PyTorch, strictly, and compares the outputs of the
 two; compares .safetensors, .npz and the checkpoint itself (read with docs/read_checkpoint.py) bit
@@ -19,6 +21,7 @@ import safetensors.torch
 import torch
 
 here = os.path.dirname(os.path.abspath(__file__))
+written = os.path.join(here, "..", "..", "target", "tmp", "interop", "python")
 
 
 def model():
@@ -97,7 +100,10 @@ def check(directory):
     print(".npy is read by NumPy")
 
 
-if len(sys.argv) == 1:
-    write()
-else:
-    check(sys.argv[1])
+match sys.argv[1:]:
+    case []:
+        write()
+    case ["check", *directory]:
+        check(*directory or [written])
+    case _:
+        sys.exit(__doc__)

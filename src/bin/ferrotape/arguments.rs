@@ -1,6 +1,7 @@
 //! The command line, taken apart: what all commands have in common.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,6 +13,8 @@ use super::Exit;
 pub(crate) struct Arguments {
     parser: lexopt::Parser,
     operands: Vec<OsString>,
+    /// The name of the option read last.
+    last: String,
     /// Whether `--json` was among the options read so far.
     pub(crate) json: bool,
 }
@@ -27,7 +30,8 @@ impl Arguments {
             Some(other) => return Err(other.unexpected().into()),
             None => return Err(Exit::Usage("no command given".into())),
         };
-        Ok((name, Arguments { parser, operands: Vec::new(), json: false }))
+        let last = String::new();
+        Ok((name, Arguments { parser, operands: Vec::new(), last, json: false }))
     }
 
     /// The name of the next option that only this command may know.
@@ -36,13 +40,21 @@ impl Arguments {
             match argument {
                 Short('h') | Long("help") => return Err(Exit::Help),
                 Long("json") => self.json = true,
-                Short('o') => return Ok(Some("output".to_owned())),
-                Long(name) => return Ok(Some(name.to_owned())),
+                Short('o') => return Ok(Some(self.named("output".to_owned()))),
+                Long(name) => {
+                    let name = name.to_owned();
+                    return Ok(Some(self.named(name)));
+                }
                 Value(operand) => self.operands.push(operand),
                 other @ Short(_) => return Err(other.unexpected().into()),
             }
         }
         Ok(None)
+    }
+
+    fn named(&mut self, option: String) -> String {
+        self.last.clone_from(&option);
+        option
     }
 
     /// The error for an option that the command does not know.
@@ -56,7 +68,18 @@ impl Arguments {
         T: FromStr,
         T::Err: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        Ok(self.parser.value()?.parse()?)
+        let text = self.parser.value()?;
+        text.parse().map_err(|error| match error {
+            lexopt::Error::ParsingFailed { error, .. } => {
+                self.refused(text.to_string_lossy(), error)
+            }
+            other => other.into(),
+        })
+    }
+
+    /// The error for a value of the option just read that cannot be used.
+    pub(crate) fn refused(&self, value: impl Display, reason: impl Display) -> Exit {
+        Exit::Usage(format!("--{} {value}: {reason}", self.last))
     }
 
     /// The path that is the value of the option just read.
@@ -64,21 +87,29 @@ impl Arguments {
         Ok(self.parser.value()?.into())
     }
 
-    /// The operands as paths, exactly `N`. To be called when there are no more options.
-    pub(crate) fn operands<const N: usize>(&self) -> Result<[&Path; N], Exit> {
-        let paths: Vec<&Path> = self.operands.iter().map(Path::new).collect();
-        paths.try_into().map_err(|paths: Vec<_>| {
-            let operands = if N == 1 { "operand" } else { "operands" };
-            Exit::Usage(format!("{N} {operands} expected, {} given", paths.len()))
-        })
+    /// The operands as paths, one for each of these names. To be called when there are no more
+    /// options.
+    pub(crate) fn operands<const N: usize>(&self, names: [&str; N]) -> Result<[&Path; N], Exit> {
+        let (first, rest) = self.some_operands(names)?;
+        match rest.first() {
+            None => Ok(first),
+            Some(surplus) => {
+                Err(Exit::Usage(format!("{} is one operand too many", surplus.display())))
+            }
+        }
     }
 
-    /// The operands as paths, at least one.
-    pub(crate) fn some_operands(&self) -> Result<Vec<&Path>, Exit> {
-        if self.operands.is_empty() {
-            return Err(Exit::Usage("at least one operand expected".into()));
+    /// The operands as paths: one for each of these names, and those that follow.
+    pub(crate) fn some_operands<const N: usize>(
+        &self,
+        names: [&str; N],
+    ) -> Result<([&Path; N], Vec<&Path>), Exit> {
+        let mut paths: Vec<&Path> = self.operands.iter().map(Path::new).collect();
+        if let Some(missing) = names.get(paths.len()) {
+            return Err(Exit::Usage(format!("missing {missing}")));
         }
-        Ok(self.operands.iter().map(Path::new).collect())
+        let rest = paths.split_off(N);
+        Ok((paths.try_into().expect("N are left"), rest))
     }
 
     /// All that follows, as texts.

@@ -4,9 +4,10 @@ use std::fmt::Display;
 
 use ferrotape::Result;
 use ferrotape::checkpoint::{CheckpointFile, Role, TensorInfo};
+use ferrotape::numbers::setting;
 use serde_json::{Value, json};
 
-use super::output::{Output, Table, lower, or_dash, setting};
+use super::output::{Output, Table, lower, or_dash};
 use super::{Arguments, Command, Exit, source};
 
 pub(crate) const COMMAND: Command = Command {
@@ -36,7 +37,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [a, b] = arguments.operands()?;
+    let [a, b] = arguments.operands(["FILE|RUN_DIR", "FILE|RUN_DIR"])?;
     let (a, b) = (source::open(a, best)?, source::open(b, best)?);
     let settings = settings(&a, &b);
     let tensors = tensors(&a, &b)?;

@@ -1,8 +1,10 @@
 //! `ferrotape eval`: how good a saved model is on labelled data.
 
 use ferrotape::config::{Names, Part, Saved};
-use ferrotape::data::Dataset;
+use ferrotape::data::{Dataset, Subset};
 use ferrotape::metrics::ClassScores;
+use ferrotape::numbers::percent;
+use ferrotape::trainer::Evaluation;
 use serde_json::json;
 
 use super::output::{Output, Table, number};
@@ -13,7 +15,8 @@ pub(crate) const COMMAND: Command = Command {
     summary: "measure a saved model on labelled data",
     help: "\
 Measures a saved model: loss, accuracy, how often each class is taken for each other one, precision,
-recall and F1. The checkpoint knows the model, its normalisation and its classes.
+recall and F1; of one that predicts values, the mean squared and the mean absolute error. The
+checkpoint knows the model, its normalisation and its classes.
 
 Usage: ferrotape eval FILE.ftape|RUN_DIR DATA [OPTIONS]
 
@@ -23,9 +26,9 @@ file, or two IDX files, images and labels. Of a run directory the best checkpoin
       --split PART    all (the default; of data with test files of their own, these), or, of the
                       data that the run was trained on, train, valid or test
       --last          the last checkpoint of the run directory, not the best
-      --label NAME    the column of labels in a CSV file
+      --label NAME    the column of labels, or values, in a CSV file
       --inputs NAME   the array of inputs in an npz file
-      --labels NAME   the array of labels in an npz file
+      --labels NAME   the array of labels, or values, in an npz file
 ",
     run,
 };
@@ -41,10 +44,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
                     "train" => Part::Train,
                     "valid" => Part::Valid,
                     "test" => Part::Test,
-                    _ => {
-                        let reason = format!("--split {name}: expected all, train, valid or test");
-                        return Err(Exit::Usage(reason));
-                    }
+                    _ => return Err(arguments.refused(name, "expected all, train, valid or test")),
                 };
             }
             "last" => best = false,
@@ -54,16 +54,37 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let operands = arguments.some_operands()?;
-    let (run, data, labels) = match operands[..] {
-        [run, data] => (run, data, None),
-        [run, images, labels] => (run, images, Some(labels)),
-        _ => return Err(Exit::Usage("a checkpoint and data expected".into())),
-    };
+    let ([run, data], labels) = arguments.some_operands(["FILE.ftape|RUN_DIR", "DATA"])?;
+    if let Some(surplus) = labels.get(1) {
+        return Err(Exit::Usage(format!("{} is one operand too many", surplus.display())));
+    }
     let file = source::open(run, best)?;
     let saved = Saved::new(&file.read_state()?)?;
-    let data = saved.read(data, labels, part, &names)?;
+    let data = saved.read(data, labels.first().copied(), part, &names)?;
     let found = saved.evaluate(&data);
+    if saved.classes.is_empty() {
+        values(&found, &data, arguments.json, out);
+    } else {
+        classes(&saved, &found, &data, arguments.json, out);
+    }
+    Ok(true)
+}
+
+/// What was found of values that were to be predicted.
+fn values(found: &Evaluation, data: &Subset, as_json: bool, out: &mut Output) {
+    let (loss, error, mae) = (found.loss, found.standard_error, found.mean_absolute_error);
+    if as_json {
+        return out.json(&json!({
+            "examples": data.len(), "loss": loss, "standard_error": error, "mae": mae,
+        }));
+    }
+    out.line(format!("{} examples of {}", data.len(), data.name()));
+    out.line(format!("mean squared error   {} ± {}", number(loss), number(error)));
+    out.line(format!("mean absolute error  {}", number(mae)));
+}
+
+/// What was found of classes.
+fn classes(saved: &Saved, found: &Evaluation, data: &Subset, as_json: bool, out: &mut Output) {
     let scores: Vec<(String, ClassScores)> = saved
         .classes
         .iter()
@@ -72,7 +93,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         .collect();
     let average = found.confusion.macro_average();
     let classes = scores.len();
-    if arguments.json {
+    if as_json {
         let per_class = scores.iter().map(|(name, s)| {
             json!({
                 "class": name, "precision": s.precision, "recall": s.recall, "f1": s.f1,
@@ -82,7 +103,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         let confusion = (0..classes).map(|label| {
             (0..classes).map(|predicted| found.confusion.count(label, predicted)).collect()
         });
-        out.json(&json!({
+        return out.json(&json!({
             "examples": data.len(),
             "loss": found.loss,
             "standard_error": found.standard_error,
@@ -92,17 +113,15 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             "classes": per_class.collect::<Vec<_>>(),
             "confusion": confusion.collect::<Vec<Vec<u64>>>(),
         }));
-        return Ok(true);
     }
     out.line(format!("{} examples of {}", data.len(), data.name()));
     out.line(format!("loss      {} ± {}", number(found.loss), number(found.standard_error)));
-    out.line(format!("accuracy  {:.2}%", 100.0 * found.accuracy));
+    out.line(format!("accuracy  {}", percent(found.accuracy)));
     if classes > 5 {
-        out.line(format!("top 5     {:.2}%", 100.0 * found.top5_accuracy));
+        out.line(format!("top 5     {}", percent(found.top5_accuracy)));
     }
     out.line("");
     let mut table = Table::new(&["class", ">precision", ">recall", ">F1", ">examples"]);
-    let percent = |x: f64| format!("{:.2}%", 100.0 * x);
     for (name, s) in scores.into_iter().chain([("mean".to_owned(), average)]) {
         let [precision, recall, f1] = [s.precision, s.recall, s.f1].map(percent);
         table.row([name, precision, recall, f1, s.support.to_string()]);
@@ -122,5 +141,4 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         }
         table.print(out);
     }
-    Ok(true)
 }

@@ -34,8 +34,8 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [from] = arguments.operands()?;
-    let to = to.ok_or_else(|| Exit::Usage("--to OUT.safetensors or OUT.npz expected".into()))?;
+    let [from] = arguments.operands(["FILE|RUN_DIR"])?;
+    let to = to.ok_or_else(|| Exit::Usage("missing --to OUT.safetensors or OUT.npz".into()))?;
     let file = source::open(from, best)?;
     let from = file.path().to_owned();
     let state = file.read_state()?;

@@ -50,7 +50,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
                 let pair: String = arguments.value()?;
                 let (from, to) = pair
                     .split_once('=')
-                    .ok_or_else(|| Exit::Usage("--rename FROM=TO expected".into()))?;
+                    .ok_or_else(|| arguments.refused(&pair, "expected FROM=TO"))?;
                 options = options.rename(from, to);
             }
             "allow-missing" => options = options.allow_missing(arguments.value::<String>()?),
@@ -59,12 +59,14 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         }
         relaxed |= !matches!(option.as_str(), "run-dir" | "like" | "arch");
     }
-    let [from] = arguments.operands()?;
-    let dir = dir.ok_or_else(|| Exit::Usage("--run-dir DIR expected".into()))?;
+    let [from] = arguments.operands(["IN.safetensors|IN.npz"])?;
+    let dir = dir.ok_or_else(|| Exit::Usage("missing --run-dir DIR".into()))?;
     let target = match (like, arch) {
-        (Some(_), Some(_)) => return Err(Exit::Usage("either --like or --arch".into())),
+        (Some(_), Some(_)) => {
+            return Err(Exit::Usage("--like and --arch exclude each other".into()));
+        }
         (None, None) if relaxed => {
-            return Err(Exit::Usage("renaming and allowing need --like or --arch".into()));
+            return Err(Exit::Usage("--rename and --allow-.. need --like or --arch".into()));
         }
         (Some(path), None) => Some(like_checkpoint(&path)?),
         (None, Some(arch)) => Some(of_architecture(&arch)?),

@@ -3,9 +3,10 @@
 use std::fmt::Display;
 
 use ferrotape::checkpoint::{CheckpointFile, History, Role, TensorInfo};
+use ferrotape::numbers::{setting, size};
 use serde_json::{Map, Value, json};
 
-use super::output::{Output, Table, lower, number, setting, size};
+use super::output::{Output, Table, lower, number};
 use super::{Arguments, Command, Exit, source};
 
 pub(crate) const COMMAND: Command = Command {
@@ -32,7 +33,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [path] = arguments.operands()?;
+    let [path] = arguments.operands(["FILE|RUN_DIR"])?;
     let file = source::open(path, best)?;
     let history = file.read_history()?;
     if arguments.json {

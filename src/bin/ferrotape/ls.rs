@@ -1,10 +1,11 @@
 //! `ferrotape ls`: the checkpoints of a run.
 
 use ferrotape::checkpoint::Roles;
+use ferrotape::numbers::size;
 use ferrotape::{Error, Result};
 use serde_json::json;
 
-use super::output::{Output, Table, number, or_dash, size};
+use super::output::{Output, Table, number, or_dash};
 use super::source::{is_gone, list, retention, verify};
 use super::{Arguments, Command, Exit};
 
@@ -32,7 +33,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [dir] = arguments.operands()?;
+    let [dir] = arguments.operands(["RUN_DIR"])?;
     let (mut entries, skipped) = list(dir)?;
     let mut damaged: Vec<Error> = skipped.into_iter().map(|file| file.error).collect();
     let mut checks = Vec::new();

@@ -74,6 +74,16 @@ enum Exit {
     Interrupted(i32),
 }
 
+impl Exit {
+    /// The same, with where the command line is explained: for all or, with a space, one command.
+    fn see(self, command: &str) -> Self {
+        match self {
+            Exit::Usage(reason) => Exit::Usage(format!("{reason}; see ferrotape {command}--help")),
+            other => other,
+        }
+    }
+}
+
 impl From<ferrotape::Error> for Exit {
     fn from(error: ferrotape::Error) -> Self {
         Exit::Failed(error)
@@ -98,7 +108,7 @@ fn main() -> ExitCode {
         }
         Err(Exit::Interrupted(signal)) => 128 + signal as u8,
         Err(Exit::Usage(reason)) => {
-            message(&format!("{reason}; see ferrotape --help"));
+            message(&reason);
             2
         }
     };
@@ -120,24 +130,32 @@ fn message(text: &str) {
 }
 
 fn run(out: &mut Output) -> Result<bool, Exit> {
-    let (name, arguments) = Arguments::from_env()?;
+    let (name, arguments) = Arguments::from_env().map_err(|exit| exit.see(""))?;
     let find = |name: &str| {
         let found = COMMANDS.iter().find(|command| command.name == name);
-        found.ok_or_else(|| Exit::Usage(format!("no command {name:?}")))
+        found.ok_or_else(|| Exit::Usage(format!("no command {name:?}")).see(""))
     };
     match name.as_str() {
         "--version" => out.line(concat!("ferrotape ", env!("CARGO_PKG_VERSION"))),
-        "--help" | "help" => match arguments.operand_texts()?.as_slice() {
-            [] => help(out),
-            [name] => command_help(find(name)?, out),
-            _ => return Err(Exit::Usage("help takes one command".into())),
-        },
+        "--help" | "help" => {
+            match arguments.operand_texts().map_err(|exit| exit.see(""))?.as_slice() {
+                [] => help(out),
+                [name] => command_help(find(name)?, out),
+                [_, surplus, ..] => {
+                    let reason = format!("help: {surplus} is one operand too many");
+                    return Err(Exit::Usage(reason).see(""));
+                }
+            }
+        }
         name => {
             let command = find(name)?;
             return match (command.run)(arguments, out) {
                 Err(Exit::Help) => {
                     command_help(command, out);
                     Err(Exit::Help)
+                }
+                Err(Exit::Usage(reason)) => {
+                    Err(Exit::Usage(format!("{name}: {reason}")).see(&format!("{name} ")))
                 }
                 other => other,
             };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 
+use ferrotape::numbers::decimals;
 use serde_json::Value;
 
 /// The text for stdout.
@@ -79,29 +80,9 @@ impl Table {
     }
 }
 
-/// A number of bytes.
-pub(crate) fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
-}
-
-/// A measurement, to six decimals unless it is too large or too small for that.
+/// A measurement.
 pub(crate) fn number(x: f64) -> String {
-    match x.abs() {
-        0.0 | 1e-3..1e6 => format!("{x:.6}"),
-        size if size.is_finite() => format!("{x:.3e}"),
-        _ => format!("{x}"),
-    }
-}
-
-/// A setting: one that was an f32 is shown with the digits that an f32 has.
-pub(crate) fn setting(x: f64) -> String {
-    let narrow = x as f32;
-    if f64::from(narrow) == x { narrow.to_string() } else { x.to_string() }
+    decimals(x, 6)
 }
 
 /// What there may be, or a dash.

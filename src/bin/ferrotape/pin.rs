@@ -33,11 +33,11 @@ fn set(mut arguments: Arguments, out: &mut Output, pinned: bool) -> Result<bool,
     if let Some(option) = arguments.option()? {
         return arguments.unknown(&option);
     }
-    let [dir, generation] = arguments.operands()?;
-    let generation: u64 = generation
-        .to_str()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Exit::Usage(format!("{generation:?} is not a generation's number")))?;
+    let [dir, generation] = arguments.operands(["RUN_DIR", "GENERATION"])?;
+    let generation: u64 =
+        generation.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            Exit::Usage(format!("GENERATION {}: expected a number", generation.display()))
+        })?;
     open_existing(dir)?.set_pinned(generation, pinned)?;
     if arguments.json {
         out.json(&json!({ "generation": generation, "pinned": pinned }));

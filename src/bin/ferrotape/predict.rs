@@ -2,29 +2,30 @@
 
 use ferrotape::config::{Names, Saved};
 use ferrotape::metrics::argmax;
+use ferrotape::numbers::percent;
 use serde_json::{Map, Value, json};
 
-use super::output::{Output, Table};
+use super::output::{Output, Table, number};
 use super::{Arguments, Command, Exit, source};
 
 pub(crate) const COMMAND: Command = Command {
     name: "predict",
-    summary: "classify images or rows of numbers with a saved model",
+    summary: "what a saved model makes of images or rows of numbers",
     help: "\
-Says for each input which class it most likely is, and how likely. The checkpoint knows the model,
-its normalisation and its classes.
+Says for each input which class it most likely is, and how likely, or the values that the model
+predicts. The checkpoint knows the model, its normalisation and its classes.
 
 Usage: ferrotape predict FILE.ftape|RUN_DIR INPUT... [OPTIONS]
 
-An INPUT is a PNG image, an IDX file of images, a CSV file (a column of labels is left out) or an
-npz file. Of a run directory the best checkpoint is taken.
+An INPUT is a PNG image, an IDX file of images, a CIFAR-10 binary file, a CSV file (a column of
+labels is left out) or an npz file. Of a run directory the best checkpoint is taken.
 
       --last          the last checkpoint of the run directory, not the best
       --label NAME    the column of labels in a CSV file, to be left out
       --inputs NAME   the array of inputs in an npz file
 
 With --json there is one object per input and line: input, index, class, probability, and the
-probabilities of all classes.
+probabilities of all classes; or input, index and values.
 ",
     run,
 };
@@ -39,38 +40,50 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let operands = arguments.some_operands()?;
-    let [run, inputs @ ..] = &operands[..] else { unreachable!("at least one") };
-    if inputs.is_empty() {
-        return Err(Exit::Usage("no input given".into()));
-    }
+    let ([run, first], others) = arguments.some_operands(["FILE.ftape|RUN_DIR", "INPUT"])?;
     let saved = Saved::new(&source::open(run, best)?.read_state()?)?;
-    let mut table = Table::new(&["input", ">index", "class", ">probability"]);
-    for path in inputs {
+    let mut table = match saved.classes.is_empty() {
+        true => Table::new(&["input", ">index", ">values"]),
+        false => Table::new(&["input", ">index", "class", ">probability"]),
+    };
+    for path in [first].into_iter().chain(others) {
         let data = saved.read_inputs(path, &names)?;
-        for (index, probabilities) in saved.predict(&data).into_iter().enumerate() {
-            let class = argmax(&probabilities);
-            let (name, p) = (&saved.classes[class], probabilities[class]);
+        for (index, outputs) in saved.predict(&data).into_iter().enumerate() {
             if arguments.json {
-                let all: Map<String, Value> = saved
-                    .classes
-                    .iter()
-                    .cloned()
-                    .zip(probabilities.iter().map(|&p| json!(p)))
-                    .collect();
-                let line = json!({
-                    "input": path, "index": index, "class": name, "probability": p,
-                    "probabilities": all,
-                });
+                let mut line = answer(&saved, &outputs);
+                line["input"] = json!(path);
+                line["index"] = json!(index);
                 out.block(&format!("{line}\n"));
-            } else {
-                let input = path.display().to_string();
-                table.row([input, index.to_string(), name.clone(), format!("{:.2}%", 100.0 * p)]);
+                continue;
             }
+            let cells = match saved.classes.is_empty() {
+                true => {
+                    let values = outputs.iter().map(|&value| number(value.into()));
+                    vec![values.collect::<Vec<_>>().join(" ")]
+                }
+                false => {
+                    let class = argmax(&outputs);
+                    vec![saved.classes[class].clone(), percent(outputs[class].into())]
+                }
+            };
+            table.row([path.display().to_string(), index.to_string()].into_iter().chain(cells));
         }
     }
     if !arguments.json {
         table.print(out);
     }
     Ok(true)
+}
+
+/// What a model gave for one input: probabilities of classes, or values.
+fn answer(saved: &Saved, outputs: &[f32]) -> Value {
+    if saved.classes.is_empty() {
+        return json!({ "values": outputs });
+    }
+    let class = argmax(outputs);
+    let all = saved.classes.iter().cloned().zip(outputs.iter().map(|&p| json!(p)));
+    json!({
+        "class": saved.classes[class], "probability": outputs[class],
+        "probabilities": all.collect::<Map<String, Value>>(),
+    })
 }

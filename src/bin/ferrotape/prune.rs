@@ -45,7 +45,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [dir] = arguments.operands()?;
+    let [dir] = arguments.operands(["RUN_DIR"])?;
     let noted = source::retention(dir);
     let retention = Retention {
         last: last.unwrap_or(noted.last),

@@ -40,14 +40,14 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         match option.as_str() {
             "rule" => {
                 let rule: String = arguments.value()?;
-                specs.push(rule.parse().map_err(|error: Error| Exit::Usage(error.to_string()))?);
+                specs.push(rule.parse().map_err(|error: Error| arguments.refused(&rule, error))?);
             }
             _ => return arguments.unknown(&option),
         }
     }
-    let [path] = arguments.operands()?;
+    let [path] = arguments.operands(["LOG.jsonl|FILE.ftape|RUN_DIR"])?;
     if specs.is_empty() {
-        let reason = "no --rule given; try --rule 'patience(3)' --rule 'gl(5)'";
+        let reason = "missing --rule RULE; try --rule 'patience(3)' --rule 'gl(5)'";
         return Err(Exit::Usage(reason.into()));
     }
     let history = history(path)?;

@@ -37,12 +37,12 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             "output" => output = Some(arguments.path()?),
             "rule" => {
                 let rule: String = arguments.value()?;
-                rules.push(rule.parse().map_err(|error: Error| Exit::Usage(error.to_string()))?);
+                rules.push(rule.parse().map_err(|error: Error| arguments.refused(&rule, error))?);
             }
             _ => return arguments.unknown(&option),
         }
     }
-    let [source] = arguments.operands()?;
+    let [source] = arguments.operands(["RUN_DIR|LOG.jsonl"])?;
     let path = match output {
         Some(path) => path,
         None => usual_path(source)?,

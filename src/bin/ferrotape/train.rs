@@ -6,6 +6,7 @@ use ferrotape::checkpoint::Checkpoints;
 use ferrotape::config::{Part, RunConfig, RunDir};
 use ferrotape::data::Dataset;
 use ferrotape::nn::{Module, Sequential};
+use ferrotape::numbers::percent;
 use ferrotape::report::HtmlReport;
 use ferrotape::trainer::{
     Evaluation, Interrupt, JsonLines, Outcome, Progress, Resume, Stop, TensorBoard, Trainer,
@@ -58,9 +59,9 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
             _ => return arguments.unknown(&option),
         }
     }
-    let [path] = arguments.operands()?;
+    let [path] = arguments.operands(["FILE.toml"])?;
     if options.epochs == Some(0) {
-        return Err(Exit::Usage("--epochs 0 trains nothing".into()));
+        return Err(Exit::Usage("--epochs 0: expected at least 1".into()));
     }
     if let Some(threads) = options.threads {
         if !(1..=1024).contains(&threads) {
@@ -97,7 +98,7 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         trainer = trainer.callback(Progress::new(every));
     }
     if log {
-        trainer = trainer.callback(JsonLines::new(dir.join("log.jsonl")));
+        trainer = trainer.callback(JsonLines::new(dir.join(JsonLines::FILE_NAME)));
     }
     if tensorboard {
         trainer = trainer.callback(TensorBoard::new(dir.join("tensorboard")));
@@ -136,7 +137,8 @@ fn finish(
             "best_epoch": best.map(|best| best.epoch),
             "best_value": best.map(|best| best.value),
             "test_loss": tested.as_ref().map(|test| test.loss),
-            "test_accuracy": tested.as_ref().map(|test| test.accuracy),
+            "test_accuracy": tested.as_ref().map(|test| test.accuracy).filter(|x| x.is_finite()),
+            "test_mae": tested.as_ref().map(|test| test.mean_absolute_error).filter(|x| x.is_finite()),
             "digest": digest,
             "best_checkpoint": best_checkpoint,
             "last_checkpoint": outcome.last_checkpoint,
@@ -160,8 +162,11 @@ fn summarize(outcome: &Outcome<Sequential>, tested: Option<&Evaluation>, out: &m
         out.line(format!("best: {} at epoch {}", number(best.value), best.epoch));
     }
     if let Some(test) = tested {
-        let (loss, accuracy) = (number(test.loss), 100.0 * test.accuracy);
-        out.line(format!("test: loss {loss}, accuracy {accuracy:.2}% of {}", test.losses.len()));
+        let how = match test.confusion.classes() {
+            0 => format!("mean absolute error {}", number(test.mean_absolute_error)),
+            _ => format!("accuracy {}", percent(test.accuracy)),
+        };
+        out.line(format!("test: loss {}, {how} of {}", number(test.loss), test.losses.len()));
     }
     if let Some(path) = &outcome.best_checkpoint {
         out.line(format!("best weights: {}", path.display()));

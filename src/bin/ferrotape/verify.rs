@@ -24,7 +24,8 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         return arguments.unknown(&option);
     }
     let (mut rows, mut well) = (Vec::new(), true);
-    for path in arguments.some_operands()? {
+    let ([first], others) = arguments.some_operands(["FILE|RUN_DIR"])?;
+    for path in [first].into_iter().chain(others) {
         let mut files = vec![path.to_owned()];
         if path.is_dir() {
             let (entries, skipped) = list(path)?;

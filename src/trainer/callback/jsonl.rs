@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-use super::{Callback, EvaluationInfo, RunInfo};
+use super::append::Append;
+use super::{Callback, EndInfo, EvaluationInfo, RunInfo};
+use crate::checkpoint::write_atomically;
 use crate::error::{Error, Result};
 use crate::monitor::Verdict;
 
@@ -16,9 +18,12 @@ use crate::monitor::Verdict;
 ///
 /// When a run is resumed, lines after the point of resumption are dropped first: the log is of
 /// one run, however often it was interrupted.
+///
+/// The log always ends with a whole line. If one cannot be written, because the disk is full, that
+/// is a warning of the run; it is kept in memory and written with the next, or at the end.
 pub struct JsonLines {
     path: PathBuf,
-    file: Option<File>,
+    file: Option<Append>,
     /// Whether the next evaluation is the first after a resume.
     resumed: bool,
     /// The monitor's specification.
@@ -68,26 +73,34 @@ impl Serialize for Number {
 }
 
 impl JsonLines {
+    /// What the log in a run directory is called by the command line, and where
+    /// [`Report`](crate::report::Report) looks for it.
+    pub const FILE_NAME: &str = "log.jsonl";
+
     /// Logs to the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         JsonLines { path: path.into(), file: None, resumed: false, monitor: String::new() }
     }
 
-    /// The lines of an existing log up to step `step`.
-    fn lines_until(&self, step: u64) -> Result<Vec<String>> {
-        let failed = |e| Error::io("read", &self.path, e);
-        let mut kept = Vec::new();
-        if !self.path.exists() {
-            return Ok(kept);
+    /// Drops the lines of an existing log after step `step`, and what is not a line. What is no
+    /// regular file, such as a terminal, has none.
+    fn cut_after(&self, step: u64) -> Result<()> {
+        if !self.path.is_file() {
+            return Ok(());
         }
-        for line in BufReader::new(File::open(&self.path).map_err(failed)?).lines() {
-            let line = line.map_err(failed)?;
-            let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        let old = fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
+        let mut kept = Vec::new();
+        for line in old.split(|&byte| byte == b'\n') {
+            let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
             if value["step"].as_u64().is_some_and(|at| at <= step) {
-                kept.push(line);
+                kept.extend_from_slice(line);
+                kept.push(b'\n');
             }
         }
-        Ok(kept)
+        if kept == old {
+            return Ok(());
+        }
+        write_atomically(&self.path, |file| file.write_all(&kept))
     }
 
     fn line(&self, evaluation: &EvaluationInfo<'_>) -> String {
@@ -127,20 +140,80 @@ impl Callback for JsonLines {
     fn on_start(&mut self, run: &RunInfo) -> Result<()> {
         self.resumed = run.resumed_from.is_some();
         self.monitor.clone_from(&run.monitor);
-        let kept = self.lines_until(run.step)?;
-        let failed = |e| Error::io("write", &self.path, e);
-        let mut file = File::create(&self.path).map_err(failed)?;
-        for line in kept {
-            writeln!(file, "{line}").map_err(failed)?;
-        }
-        self.file = Some(file);
+        self.cut_after(run.step)?;
+        let file = OpenOptions::new().append(true).create(true).open(&self.path);
+        let file = file.map_err(|e| Error::io("open", &self.path, e))?;
+        self.file = Some(Append::new(&self.path, file));
         Ok(())
     }
 
     fn on_evaluation(&mut self, evaluation: &EvaluationInfo<'_>) -> Result<()> {
-        let line = self.line(evaluation);
+        let line = self.line(evaluation) + "\n";
         self.resumed = false;
-        let Some(file) = &mut self.file else { return Ok(()) };
-        writeln!(file, "{line}").map_err(|e| Error::io("write", &self.path, e))
+        self.file.as_mut().map_or(Ok(()), |file| file.add(line.as_bytes()))
+    }
+
+    fn on_end(&mut self, _end: &EndInfo<'_>) -> Result<()> {
+        self.file.as_mut().map_or(Ok(()), Append::finish)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn at_step(step: u64) -> RunInfo {
+        RunInfo {
+            resumed_from: Some("run".into()),
+            notes: Vec::new(),
+            epoch: 0,
+            step,
+            steps_per_epoch: 1,
+            train_examples: 1,
+            valid_examples: 1,
+            epochs: 1,
+            monitor: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_resumed_log_is_cut_as_a_whole_or_not_at_all() {
+        let dir = std::env::temp_dir().join(format!("ferrotape-jsonl-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join(JsonLines::FILE_NAME);
+        // Damaged lines, one from after the checkpoint, and a last one without its end.
+        let kept = b"{\"step\":4}\n{\"step\":8}\n";
+        let old = b"{\"step\":4}\n{\"step\":\xff}\n\n{\"step\":12}\n{\"step\":8}";
+        fs::write(&path, old).unwrap();
+
+        // Whoever had the old file open still has all of it: it was replaced, not overwritten.
+        let mut before = fs::File::open(&path).unwrap();
+        let mut log = JsonLines::new(&path);
+        log.on_start(&at_step(8)).unwrap();
+        let mut found = Vec::new();
+        before.read_to_end(&mut found).unwrap();
+        assert_eq!(found, old);
+        assert_eq!(fs::read(&path).unwrap(), kept);
+
+        // With nothing to be cut it is only added to, even if another run opens it.
+        let mut after = fs::File::open(&path).unwrap();
+        let mut log = JsonLines::new(&path);
+        log.on_start(&at_step(9)).unwrap();
+        log.file.as_mut().unwrap().add(b"{\"step\":12}\n").unwrap();
+        let mut found = Vec::new();
+        after.read_to_end(&mut found).unwrap();
+        assert_eq!(found, [&kept[..], b"{\"step\":12}\n"].concat());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no temporary file is left");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_is_an_error_before_the_first_step() {
+        let missing = std::env::temp_dir().join("ferrotape-there-is-no-such-directory/log");
+        let error = JsonLines::new(missing).on_start(&at_step(0)).unwrap_err();
+        assert!(error.to_string().contains("cannot open"), "{error}");
     }
 }

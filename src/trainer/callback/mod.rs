@@ -7,7 +7,9 @@
 //! | [`TensorBoard`] | in TensorBoard, by its event files |
 //! | [`HtmlReport`](crate::report::HtmlReport) | at its end, as a page with everything |
 
+mod append;
 mod jsonl;
+mod line;
 mod print;
 mod progress;
 mod tensorboard;
@@ -27,6 +29,7 @@ use crate::data::Dataset;
 use crate::error::Result;
 use crate::monitor::{Monitor, Observation, Verdict};
 use crate::nn::Module;
+use crate::numbers::duration;
 use crate::params::Params;
 
 /// Someone who is told what happens in a run. All methods do nothing by default.
@@ -58,7 +61,9 @@ pub trait Callback: Send {
     /// An evaluation was made, judged and saved.
     ///
     /// # Errors
-    /// Ends the run.
+    /// [`Error::Io`](crate::Error::Io) becomes a warning
+    /// ([`Outcome::warnings`](super::Outcome::warnings)): that a log cannot be written is no reason to
+    /// end a run. Any other error ends the run.
     fn on_evaluation(&mut self, _evaluation: &EvaluationInfo<'_>) -> Result<()> {
         Ok(())
     }
@@ -76,6 +81,37 @@ pub trait Callback: Send {
 /// to end a run.
 fn print_line(text: impl Display) {
     let _ = writeln!(stdout(), "{text}");
+}
+
+/// How a run begins, in a sentence.
+fn beginning(run: &RunInfo) -> String {
+    let how = match &run.resumed_from {
+        Some(path) => {
+            format!(
+                "resuming from {} after epoch {} and step {}",
+                path.display(),
+                run.epoch,
+                run.step
+            )
+        }
+        None => "starting a new run".to_owned(),
+    };
+    format!(
+        "{how}: {} training and {} validation examples, {} steps per epoch; stops by {}",
+        run.train_examples, run.valid_examples, run.steps_per_epoch, run.monitor
+    )
+}
+
+/// How it ended: why, what to do about it, and how long it took.
+fn end(end: &EndInfo<'_>) -> Vec<String> {
+    let mut lines = vec![end.stop.to_string()];
+    let diagnosis = end.monitor.last().map(|verdict| verdict.diagnosis);
+    if let Some(diagnosis) = diagnosis.filter(|_| !matches!(end.stop, Stop::Interrupted(_))) {
+        lines.push(format!("{}: {}", diagnosis.condition, diagnosis.advice()));
+    }
+    let (time, rate) = (duration(end.elapsed), end.images_per_second);
+    lines.push(format!("{time} of training, {rate:.0} examples/s"));
+    lines
 }
 
 /// What is known when a run begins.
@@ -134,7 +170,8 @@ pub struct EvaluationInfo<'a> {
     pub evaluation: &'a Evaluation,
     /// The largest number of epochs.
     pub epochs: u64,
-    /// Where the state was saved and what it is kept for; in the background it is not known yet.
+    /// Where the state was saved and what it is kept for; `None` if there was no room for it, and in
+    /// the background, where it is not known yet.
     pub checkpoint: Option<(&'a Path, Roles)>,
     /// Training images per second, evaluations and saving not counted.
     pub images_per_second: f64,

@@ -2,27 +2,27 @@
 //! found.
 //!
 //! ```text
-//! epoch 3/30 ━━━━━━━━━━━━━━────── 171/250  loss 0.0812  4,210 images/s  0:05 left, at most 4:03
-//!
-//! epoch 3/30  train 0.0701  valid 0.0854 ±0.0091 best  accuracy 97.40%  lr 0.02
-//!             patience ■■■■■  gap 0.0153 ↗  learning  saved: last, best  saving 0.3%
+//! epoch  3/30 ━━━━━━━━━━━━━━────── 171/250  loss 0.0812  4210 examples/s  0:05 left, at most 4:03
 //! ```
 //!
-//! The first line is written over itself; the second is for good, and breaks between its parts
-//! where the terminal is narrow.
+//! That line is written over itself; the one of an evaluation is for good.
 
-use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{IsTerminal, Write as _, stdout};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Callback, EndInfo, EvaluationInfo, PrintProgress, RunInfo, StepInfo, print_line};
+use super::line::{BOLD, DIM, GREEN, LEGEND, Lines, Style, YELLOW, epoch};
+use super::{
+    Callback, EndInfo, EvaluationInfo, PrintProgress, RunInfo, StepInfo, beginning, end, print_line,
+};
 use crate::error::Result;
-use crate::monitor::{Condition, Verdict, short, two_digits};
+use crate::numbers::clock;
 
 /// Shows a run on a terminal, live; in a pipe or file by [`PrintProgress`].
 ///
-/// The environment's `NO_COLOR` is respected, `COLUMNS` is believed (without it 80 is assumed), and
-/// `TERM=dumb` asks for plain lines.
+/// The environment's `NO_COLOR` is respected, `COLUMNS` is believed (without it `stty` is asked how
+/// wide the terminal is), and `TERM=dumb` asks for plain lines.
 pub struct Progress {
     kind: Kind,
 }
@@ -37,8 +37,8 @@ impl Progress {
     pub fn new(every: u64) -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let kind = match stdout().is_terminal() && !dumb {
-            true => Kind::Live(Box::new(Live::new(Style::of_environment()))),
-            false => Kind::Plain(PrintProgress { every }),
+            true => Kind::Live(Box::new(Live::new(style_of_environment()))),
+            false => Kind::Plain(PrintProgress::new(every)),
         };
         Progress { kind }
     }
@@ -74,64 +74,34 @@ impl Callback for Progress {
 }
 
 /// What the terminal can do.
-#[derive(Clone, Copy)]
-struct Style {
-    color: bool,
-    width: usize,
+fn style_of_environment() -> Style {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let width = columns.or_else(terminal_width).unwrap_or(80).max(20);
+    Style { color: !no_color, bars: true, width }
 }
 
-/// The codes of "select graphic rendition".
-const BOLD: &str = "1";
-const DIM: &str = "2";
-const RED: &str = "31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-
-impl Style {
-    fn of_environment() -> Self {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-        Style { color: !no_color, width: columns.unwrap_or(80).max(20) }
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        match self.color && !code.is_empty() {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
-            false => text.to_owned(),
-        }
-    }
-
-    /// Parts of a text, each with its colour, on as many lines as they need. All but the first line
-    /// are indented.
-    fn flow(self, parts: &[(&'static str, String)], indent: usize) -> String {
-        let mut text = String::new();
-        let mut used = 0;
-        for (code, part) in parts {
-            let length = part.chars().count();
-            let gap = if used == 0 { 0 } else { 2 };
-            if used > indent && used + gap + length > self.width {
-                let _ = write!(text, "\n{:indent$}", "");
-                used = indent;
-            } else {
-                text.push_str(&" ".repeat(gap));
-                used += gap;
-            }
-            text.push_str(&self.paint(code, part));
-            used += length;
-        }
-        text
-    }
+/// The width of the terminal. The standard library cannot ask for it, but a program can that is
+/// wherever terminals are.
+fn terminal_width() -> Option<usize> {
+    let terminal = File::open("/dev/tty").ok()?;
+    let stty =
+        Command::new("stty").arg("size").stdin(terminal).stderr(Stdio::null()).output().ok()?;
+    let size = String::from_utf8(stty.stdout).ok()?;
+    let columns = size.split_whitespace().nth(1)?.parse().ok()?;
+    (columns > 0).then_some(columns)
 }
 
 struct Live {
     style: Style,
+    lines: Lines,
     /// Examples in a step, on average.
     batch: f64,
     steps_per_epoch: u64,
     epochs: u64,
     /// When the steps now counted began, and how many there were.
     since: (Instant, u64),
-    /// Images per second, as last measured.
+    /// Examples per second, as last measured.
     rate: Option<f64>,
     drawn: Option<Instant>,
 }
@@ -142,8 +112,16 @@ const MEASURE: Duration = Duration::from_millis(500);
 
 impl Live {
     fn new(style: Style) -> Self {
-        let since = (Instant::now(), 0);
-        Live { style, batch: 1.0, steps_per_epoch: 1, epochs: 1, since, rate: None, drawn: None }
+        Live {
+            style,
+            lines: Lines::new(style),
+            batch: 1.0,
+            steps_per_epoch: 1,
+            epochs: 1,
+            since: (Instant::now(), 0),
+            rate: None,
+            drawn: None,
+        }
     }
 
     /// Writes something for good, in the place of the live line.
@@ -154,11 +132,11 @@ impl Live {
 
     fn live_line(&self, step: &StepInfo) -> String {
         const BAR: usize = 20;
-        let StepInfo { epoch, iteration, steps_per_epoch, loss, .. } = step;
+        let StepInfo { iteration, steps_per_epoch, loss, .. } = step;
         let done = BAR * *iteration as usize / (*steps_per_epoch).max(1) as usize;
         let bar = format!("{}{}", "━".repeat(done), "─".repeat(BAR - done.min(BAR)));
         let mut parts = vec![
-            (BOLD, format!("epoch {epoch}/{}", self.epochs)),
+            (BOLD, epoch(step.epoch, self.epochs)),
             (GREEN, bar),
             ("", format!("{iteration:>0$}/{steps_per_epoch}", steps_per_epoch.to_string().len())),
             ("", format!("loss {loss:.4}")),
@@ -166,7 +144,7 @@ impl Live {
         if let Some(rate) = self.rate {
             let left = |steps: u64| clock(self.batch * steps as f64 / rate);
             let whole = self.steps_per_epoch * self.epochs;
-            parts.push((DIM, format!("{rate:.0} images/s")));
+            parts.push((DIM, format!("{rate:.0} examples/s")));
             parts.push((DIM, format!("{} left", left(steps_per_epoch - iteration))));
             parts.push((DIM, format!("at most {}", left(whole.saturating_sub(step.step)))));
         }
@@ -177,89 +155,7 @@ impl Live {
             used < self.style.width + 2
         };
         let fitting: Vec<_> = parts.iter().take_while(fits).cloned().collect();
-        self.style.flow(&fitting, 0)
-    }
-
-    fn evaluation_line(&self, evaluation: &EvaluationInfo<'_>) -> String {
-        let EvaluationInfo { observation: o, verdict, .. } = evaluation;
-        let epoch = format!("epoch {}/{}", o.epoch, evaluation.epochs);
-        let indent = epoch.chars().count() + 2;
-        let mut parts = vec![(BOLD, epoch)];
-        parts.extend(o.train_loss.map(|value| ("", format!("train {}", loss(value)))));
-        let error =
-            o.standard_error().map_or(String::new(), |error| format!(" ±{}", two_digits(error)));
-        let (code, mark) = if verdict.new_best { (GREEN, " best") } else { ("", "") };
-        parts.push((code, format!("valid {}{error}{mark}", loss(o.valid_loss))));
-        let accuracy = o.value("accuracy");
-        parts.extend(accuracy.map(|share| ("", format!("accuracy {:.2}%", 100.0 * share))));
-        parts.extend(o.lr.map(|lr| ("", format!("lr {}", learning_rate(lr)))));
-        parts.extend(rules(verdict));
-        let diagnosis = &verdict.diagnosis;
-        if let Some(gap) = diagnosis.gap {
-            let trend = diagnosis.gap_trend.map_or("", |trend| arrow(trend, gap));
-            parts.push((DIM, format!("gap {}{trend}", loss(gap))));
-        }
-        let code = match diagnosis.condition {
-            Condition::MildOverfitting => YELLOW,
-            Condition::SevereOverfitting | Condition::Diverging => RED,
-            _ => DIM,
-        };
-        parts.push((code, diagnosis.condition.to_string()));
-        if let Some((_, roles)) = evaluation.checkpoint {
-            parts.push((DIM, format!("saved: {}", roles.names().join(", "))));
-            parts.push((DIM, format!("saving {:.1}%", 100.0 * evaluation.saving_overhead)));
-        }
-        parts.push((DIM, format!("{:.0} images/s", evaluation.images_per_second)));
-        self.style.flow(&parts, indent)
-    }
-}
-
-/// A loss with four digits behind the point, so that they stand one below the other.
-fn loss(value: f64) -> String {
-    if value.abs() >= 1e-3 { format!("{value:.4}") } else { short(value) }
-}
-
-/// A learning rate as it was written down, 0.05 for instance, or, where a schedule computed it, with
-/// four significant digits.
-fn learning_rate(lr: f64) -> String {
-    let text = (lr as f32).to_string();
-    if text.len() <= 7 { text } else { short(lr) }
-}
-
-/// A bar for the patience that is left, and the other rules' numbers against their thresholds.
-fn rules(verdict: &Verdict) -> Vec<(&'static str, String)> {
-    let mut parts = Vec::new();
-    for reading in &verdict.readings {
-        let Some(value) = reading.value else { continue };
-        let code = if reading.fires { RED } else { "" };
-        let whole = reading.threshold as usize;
-        if reading.rule.starts_with("patience(") && (1..=20).contains(&whole) {
-            let left = whole.saturating_sub(value as usize);
-            let bar = format!("{}{}", "■".repeat(left), "□".repeat(whole - left));
-            parts.push((code, format!("patience {bar}")));
-        } else {
-            let (value, threshold) = (short(value), reading.threshold);
-            parts.push((code, format!("{} {value} of {threshold}", reading.rule)));
-        }
-    }
-    parts
-}
-
-/// Where a gap is going: a change of less than a fiftieth per evaluation is none.
-fn arrow(trend: f64, gap: f64) -> &'static str {
-    match trend {
-        _ if trend.abs() < 0.02 * gap.abs() => " →",
-        _ if trend > 0.0 => " ↗",
-        _ => " ↘",
-    }
-}
-
-/// Seconds as `m:ss` or `h:mm:ss`.
-fn clock(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s / 3600 {
-        0 => format!("{}:{:02}", s / 60, s % 60),
-        hours => format!("{hours}:{:02}:{:02}", s / 60 % 60, s % 60),
+        self.style.flow(&fitting, 0, usize::MAX)
     }
 }
 
@@ -271,16 +167,8 @@ impl Callback for Live {
         for note in &run.notes {
             self.say(&self.style.paint(YELLOW, &format!("note: {note}")));
         }
-        let how = match &run.resumed_from {
-            Some(path) => {
-                format!("resuming from {} after step {}", path.display(), run.step)
-            }
-            None => "starting a new run".to_owned(),
-        };
-        self.say(&format!(
-            "{how}: {} training and {} validation images; stops by {}",
-            run.train_examples, run.valid_examples, run.monitor
-        ));
+        self.say(&beginning(run));
+        self.say(&self.style.paint(DIM, LEGEND));
         self.since = (Instant::now(), 0);
         Ok(())
     }
@@ -313,13 +201,17 @@ impl Callback for Live {
     }
 
     fn on_evaluation(&mut self, evaluation: &EvaluationInfo<'_>) -> Result<()> {
-        self.say(&self.evaluation_line(evaluation));
+        let line = self.lines.line(evaluation);
+        self.say(&line);
         self.since = (Instant::now(), 0);
         Ok(())
     }
 
-    fn on_end(&mut self, end: &EndInfo<'_>) -> Result<()> {
-        self.say(&self.style.paint(BOLD, &end.stop.to_string()));
+    fn on_end(&mut self, info: &EndInfo<'_>) -> Result<()> {
+        let bold = [BOLD].into_iter().chain(std::iter::repeat(""));
+        for (line, code) in end(info).iter().zip(bold) {
+            self.say(&self.style.paint(code, line));
+        }
         Ok(())
     }
 }
@@ -336,33 +228,11 @@ impl Drop for Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::monitor::{EarlyStopping, Monitor, Observation};
-
-    fn visible(text: &str) -> Vec<String> {
-        // Drops what `paint` adds.
-        let codes = [BOLD, DIM, RED, GREEN, YELLOW, "0"].map(|code| format!("\x1b[{code}m"));
-        let plain = codes.iter().fold(text.to_owned(), |text, code| text.replace(code, ""));
-        plain.lines().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn parts_break_between_lines_and_never_beyond_the_width() {
-        let parts: Vec<_> = (0..9).map(|i| (DIM, format!("part {i} of nine"))).collect();
-        for width in [20, 37, 80, 300] {
-            let lines = visible(&Style { color: true, width }.flow(&parts, 4));
-            assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:?}");
-            assert!(lines[1..].iter().all(|line| line.starts_with("    part")));
-            let words: Vec<_> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
-            assert_eq!(words.len(), 36);
-        }
-        let style = Style { color: false, width: 80 };
-        assert!(!style.flow(&parts, 4).contains('\x1b'));
-    }
 
     #[test]
     fn the_live_line_is_one_line() {
         for width in [20, 50, 80, 200] {
-            let mut live = Live::new(Style { color: true, width });
+            let mut live = Live::new(Style { color: false, bars: true, width });
             live.rate = Some(1234.5);
             (live.epochs, live.steps_per_epoch) = (30, 250);
             let step = StepInfo {
@@ -375,26 +245,11 @@ mod tests {
                 grad_norm: 1.0,
                 applied: true,
             };
-            let lines = visible(&live.live_line(&step));
-            assert_eq!(lines.len(), 1);
-            assert!(lines[0].chars().count() <= width, "{lines:?}");
-            assert!(lines[0].starts_with("epoch 3/30"));
-            assert_eq!(lines[0].contains("at most 0:06"), width >= 200, "{lines:?}");
+            let line = live.live_line(&step);
+            assert_eq!(line.lines().count(), 1);
+            assert!(line.chars().count() <= width, "{line}");
+            assert!(line.starts_with("epoch  3/30"));
+            assert_eq!(line.contains("at most 0:06"), width >= 200, "{line}");
         }
-    }
-
-    #[test]
-    fn patience_is_a_bar_and_other_rules_are_numbers() {
-        let spec: EarlyStopping = "any(patience(3),gl(20))".parse().unwrap();
-        let mut monitor = Monitor::new(spec).unwrap();
-        monitor.observe(Observation::new(1, 0.5));
-        let verdict = monitor.observe(Observation::new(2, 0.55));
-        let texts: Vec<_> = rules(&verdict).into_iter().map(|(_, text)| text).collect();
-        assert_eq!(texts, ["patience ■■□", "gl(20) 10.00 of 20"]);
-        assert_eq!([5.2, 65.0, 3725.0].map(clock), ["0:05", "1:05", "1:02:05"]);
-        let arrows = [0.1, 0.01, -0.1].map(|trend| arrow(trend, 1.0));
-        assert_eq!(arrows, [" ↗", " →", " ↘"]);
-        let rates = [0.05_f32, 0.0005, 0.048776414, 1e-8].map(|lr| learning_rate(f64::from(lr)));
-        assert_eq!(rates, ["0.05", "0.0005", "0.04878", "1.000e-8"]);
     }
 }

@@ -11,12 +11,12 @@
 //! All numbers are little-endian. The field numbers are those of TensorFlow's `event.proto` and
 //! `summary.proto`.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Callback, EvaluationInfo, RunInfo};
+use super::append::Append;
+use super::{Callback, EndInfo, EvaluationInfo, RunInfo};
 use crate::crc::CRC32C;
 use crate::error::{Error, Result};
 
@@ -25,9 +25,12 @@ use crate::error::{Error, Result};
 ///
 /// A resumed run begins a new event file in the same directory, as TensorBoard expects it, and says
 /// in it from which step on the older ones are to be forgotten.
+///
+/// An event file always ends with a whole record. If one cannot be written, because the disk is
+/// full, that is a warning of the run; it is kept in memory and written with the next, or at the end.
 pub struct TensorBoard {
     dir: PathBuf,
-    file: Option<(PathBuf, File)>,
+    file: Option<Append>,
 }
 
 impl TensorBoard {
@@ -37,8 +40,7 @@ impl TensorBoard {
     }
 
     fn write(&mut self, event: &Message) -> Result<()> {
-        let Some((path, file)) = &mut self.file else { return Ok(()) };
-        file.write_all(&record(&event.0)).map_err(|e| Error::io("write", path.as_path(), e))
+        self.file.as_mut().map_or(Ok(()), |file| file.add(&record(&event.0)))
     }
 }
 
@@ -50,8 +52,9 @@ impl Callback for TensorBoard {
         let (seconds, nanos) = (now.as_secs(), now.subsec_nanos());
         let name = format!("events.out.tfevents.{seconds:010}.{nanos:09}.ferrotape");
         let path = self.dir.join(name);
-        let file = File::create_new(&path);
-        self.file = Some((path.clone(), file.map_err(|e| Error::io("create", path, e))?));
+        let file = OpenOptions::new().append(true).create_new(true).open(&path);
+        let file = file.map_err(|e| Error::io("create", &path, e))?;
+        self.file = Some(Append::new(path, file));
         self.write(&event(seconds as f64, 0).text(3, "brain.Event:2"))?;
         if run.resumed_from.is_some() {
             const START: u64 = 1;
@@ -73,6 +76,10 @@ impl Callback for TensorBoard {
         scalars.push(("images_per_second".to_owned(), evaluation.images_per_second));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.write(&event(now.as_secs_f64(), o.step).message(5, &summary(&scalars)))
+    }
+
+    fn on_end(&mut self, _end: &EndInfo<'_>) -> Result<()> {
+        self.file.as_mut().map_or(Ok(()), Append::finish)
     }
 }
 
