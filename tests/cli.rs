@@ -294,6 +294,11 @@ fn other_rules_are_replayed_over_a_log_of_any_framework() {
 
     let table = ok(&["replay", log, "--rule", "patience(2)"]);
     assert!(table.contains("has not improved for 2 evaluations"), "{table}");
+    assert!(table.starts_with("8 evaluations, the last at epoch 8\n"), "{table}");
+    let single = dir.join("single.jsonl");
+    fs::write(&single, "{\"epoch\": 0.5, \"valid_loss\": 1}\n").unwrap();
+    let single = ok(&["replay", single.to_str().unwrap(), "--rule", "gl(5)"]);
+    assert!(single.starts_with("1 evaluation, the last at epoch 1\n"), "{single}");
     // A rule that this log has no numbers for says so and does not stop.
     let table = ok(&["replay", log, "--rule", "on(f1,max,patience(2))"]);
     assert!(table.contains("cannot be applied: ") && table.contains("not measured"), "{table}");

@@ -146,6 +146,18 @@ fn mistakes_are_shown_where_they_are() {
         ("gamma = 0.5", "gamma = 0.5\nperiod = 3", "25:1", "unknown key `period` in [schedule]"),
         ("gl(5)", "gl(x)", "27:29", "expected"),
         ("patience(5)", "patience(0)", "27:8", ""),
+        (
+            "patience(5)",
+            "on(acuracy,max,patience(5))",
+            "27:8",
+            "metric `acuracy`: is not measured: did you mean `accuracy`? (there are valid_loss,",
+        ),
+        (
+            "kind = \"step\"\nevery = 2\ngamma = 0.5",
+            "kind = \"reduce_on_plateau\"\nmonitor = \"acc\"\nfactor = 0.5\npatience = 2",
+            "23:11",
+            "metric `acc`: is not measured: did you mean `accuracy`? (there are valid_loss,",
+        ),
         ("seed = 1", "seed = 1\nseed = 2", "2:1", "duplicate key"),
         ("seed = 1", "seed = -1", "1:8", "`seed`: expected a whole number"),
         ("[data]", "[[data]]", "3:1", "`data`: expected a table"),

@@ -78,3 +78,29 @@ fn the_example_of_the_documentation_is_a_line_of_a_log() {
     let history = read_log(&log, &text).unwrap();
     assert_eq!(compare(&[spec], &history).unwrap()[0].stop_epoch, None);
 }
+
+#[test]
+fn a_run_that_met_nan_is_replayed_as_it_was() {
+    let log = std::env::temp_dir().join(format!("ferrotape-log-nan-{}.jsonl", std::process::id()));
+    let data = |corner| {
+        let inputs = vec![0.0, 0.0, 0.0, 1.0, 1.0, 0.0, corner, 1.0];
+        ArrayDataset::new("xor", &[2], inputs, vec![0, 1, 1, 0], 2).unwrap()
+    };
+    for (text, stops_at) in [("patience(3)", 1), ("patience(2), nan_policy=count_as_bad", 2)] {
+        let spec: EarlyStopping = text.parse().unwrap();
+        let mut params = Params::new(0);
+        let model = Sequential::new(&mut params, [Layer::linear(2, 2)]);
+        let outcome = Trainer::new(model, params, Sgd::new(0.1))
+            .monitor(spec.clone())
+            .epochs(5)
+            .callback(JsonLines::new(&log))
+            .fit(&data(1.0), &data(f32::NAN))
+            .unwrap();
+        assert_eq!(outcome.history.last().unwrap().epoch, stops_at, "{text}");
+        let written = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        let history = read_log(&log, &written).unwrap();
+        assert!(history.iter().all(|seen| seen.valid_loss.is_nan()), "{written}");
+        assert_eq!(compare(&[spec], &history).unwrap()[0].stop_epoch, Some(stops_at), "{text}");
+    }
+}

@@ -240,6 +240,14 @@ fn paired_test_sees_what_the_standard_error_hides() {
         }
         other => panic!("{other:?}"),
     }
+    // Differences 0 and 2: mean 1, standard error 1. A t of exactly z is not beyond chance.
+    let edge = [[2.0, 4.0], [2.0, 2.0]].map(|losses| Observation {
+        example_losses: losses.to_vec(),
+        ..Observation::new(1, f64::from(losses[0] + losses[1]) / 2.0)
+    });
+    assert_eq!(run("paired(2,z=1)", &edge)[1].patience_left, Some(1));
+    assert_eq!(run("paired(2,z=0.999)", &edge)[1].patience_left, Some(2));
+
     let mut shorter = history.to_vec();
     shorter[1].example_losses.pop();
     let reason = run("paired(2)", &shorter)[1].stop_reason().unwrap().to_string();
@@ -349,7 +357,18 @@ fn min_epochs_suppresses_a_verdict_and_never_stores_it() {
     assert_eq!(stops("patience(2), min_epochs=4", &valid(&[1.0, 2.0, 2.0, 2.0])), [4]);
     assert_eq!(stops("target(1), min_epochs=5", &history), [5, 6]);
     assert_eq!(stops("budget(epochs=5), min_epochs=5", &history), [5, 6]);
-    assert_eq!(stops("any(gl(9),budget(steps=1)), min_epochs=9", &history), [0; 0]);
+}
+
+#[test]
+fn min_epochs_never_suppresses_a_budget() {
+    let spend =
+        |n| Observation { step: n, elapsed: Some(n as f64), ..Observation::new(n, n as f64) };
+    let history: Vec<_> = (1..=5).map(spend).collect();
+    assert_eq!(stops("gl(9), min_epochs=9", &history), [0; 0]);
+    assert_eq!(stops("budget(steps=3), min_epochs=9", &history), [3, 4, 5]);
+    assert_eq!(stops("any(gl(9),budget(seconds=3)), min_epochs=9", &history), [3, 4, 5]);
+    // Nor does warm-up.
+    assert_eq!(stops("any(gl(9),budget(steps=3)), warm_up=9", &history), [3, 4, 5]);
 }
 
 #[test]
@@ -377,6 +396,16 @@ fn a_jump_of_the_learning_rate_opens_a_grace_period() {
         .map(|verdict| verdict.patience_left.unwrap())
         .collect();
     assert_eq!(left, [4, 3, 3, 3, 2, 1, 0]);
+
+    // A quarter up or a fifth down is the smallest jump.
+    for (before, after, opens) in
+        [(4.0, 5.0, true), (4.0, 4.99, false), (5.0, 4.0, true), (4.99, 4.0, false)]
+    {
+        let rates = [before, after].map(Some);
+        let seen = |lr| Observation { lr, ..Observation::new(1, 1.0) };
+        let left = run("patience(2), grace_after_lr_change=1", &rates.map(seen))[1].patience_left;
+        assert_eq!(left, Some(if opens { 2 } else { 1 }), "from {before} to {after}");
+    }
 }
 
 #[test]
@@ -410,6 +439,17 @@ fn comparison_by_hand() {
     assert_eq!(json["rule"], "patience(6)");
     assert_eq!(json["stop_epoch"], serde_json::Value::Null);
     assert_eq!((json["best_epoch"].as_u64(), json["regret"].as_f64()), (Some(5), Some(0.0)));
+
+    // What is saved is training, not evaluations: by the steps if they are known, else by the epochs.
+    let at = |place: fn(u64) -> Observation| {
+        let history: Vec<_> = [1, 2, 3, 100, 1000].map(place).into();
+        compare(&[spec("patience(2)"), spec("patience(9)")], &history).unwrap()
+    };
+    let by_epoch = at(|n| Observation::new(n, 1.0));
+    assert_eq!((by_epoch[0].stop_epoch, by_epoch[1].stop_epoch), (Some(3), None));
+    assert_eq!((by_epoch[0].saved, by_epoch[1].saved), (0.997, 0.0));
+    let by_step = at(|n| Observation { step: n, ..Observation::new(1, 1.0) });
+    assert_eq!((by_step[0].saved, by_step[1].saved), (0.997, 0.0));
 
     let empty = &compare(&specs, &[]).unwrap()[0];
     assert_eq!(

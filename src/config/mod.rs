@@ -143,8 +143,8 @@ impl RunConfig {
         let training = Training::parse(&root)?;
         let data = DataConfig::parse(&root, base, training.values)?;
         let optimizer = training::optimizer(&root)?;
-        let schedule = training::schedule(&root, training.epochs)?;
-        let monitor = training::monitor(&root)?;
+        let schedule = training::schedule(&root, &training)?;
+        let monitor = training::monitor(&root, training.values)?;
         let augment = training::augment(&root)?;
         let run = training::run_dir(&root, &document.name, base)?;
         let model = list.place();

@@ -14,7 +14,7 @@ use crate::optim::{
     ConstantLr, CosineAnnealing, ExponentialLr, LinearWarmUp, LrSchedule, MultiStepLr, OneCycle,
     PerStep, ReduceOnPlateau, Sgd, StepLr,
 };
-use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite};
+use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite, check_metric, measured};
 
 const COUNT: std::ops::Range<u64> = 1..u64::MAX;
 const SMALL: std::ops::Range<u64> = 1..1 << 32;
@@ -112,8 +112,9 @@ pub(super) fn optimizer(root: &Table<'_>) -> Result<Sgd> {
     Ok(sgd)
 }
 
-/// The table `[schedule]`; `epochs` is how long the run may be.
-pub(super) fn schedule(root: &Table<'_>, epochs: u64) -> Result<Box<dyn LrSchedule>> {
+/// The table `[schedule]` of a run with these settings.
+pub(super) fn schedule(root: &Table<'_>, training: &Training) -> Result<Box<dyn LrSchedule>> {
+    let &Training { epochs, values, .. } = training;
     let Some(table) = root.get("schedule") else { return Ok(Box::new(ConstantLr)) };
     let table = table.table("[schedule]")?;
     let kind = table.need("kind", "which one, such as kind = \"step\"")?;
@@ -175,7 +176,7 @@ pub(super) fn schedule(root: &Table<'_>, epochs: u64) -> Result<Box<dyn LrSchedu
             }
             Box::new(cycle)
         }
-        _ => reduce_on_plateau(&table, min_lr()?)?,
+        _ => reduce_on_plateau(&table, min_lr()?, values)?,
     };
     let Some(warm_up) = table.get("warm_up") else { return Ok(schedule) };
     let warm_up = warm_up.table("warm_up")?.only(&["steps", "start_factor"])?;
@@ -188,7 +189,7 @@ pub(super) fn schedule(root: &Table<'_>, epochs: u64) -> Result<Box<dyn LrSchedu
     Ok(Box::new(warm))
 }
 
-fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedule>> {
+fn reduce_on_plateau(table: &Table<'_>, min_lr: f32, values: bool) -> Result<Box<dyn LrSchedule>> {
     let what = "the factor of each drop, such as factor = 0.5";
     let factor = table.need("factor", what)?;
     let factor = factor.number("a number between 0 and 1", |x| x > 0.0 && x < 1.0)?;
@@ -199,8 +200,12 @@ fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedul
         Some(mode) => mode.choice(&[("min", Mode::Min), ("max", Mode::Max)])?,
         None => Mode::Min,
     };
-    let metric = table.get("monitor").map(|v| v.string("the name of a metric")).transpose()?;
-    schedule = schedule.monitor(metric.unwrap_or(VALID_LOSS), mode);
+    let mut metric = VALID_LOSS;
+    if let Some(value) = table.get("monitor") {
+        metric = value.string("the name of a metric")?;
+        check_metric(metric, measured(values)).map_err(|error| value.error(error))?;
+    }
+    schedule = schedule.monitor(metric, mode);
     if let Some(delta) = table.get("min_delta") {
         let delta = delta.number("a number, at least 0", |x| x >= 0.0)?;
         schedule = schedule.min_delta(MinDelta::Absolute(delta));
@@ -211,18 +216,21 @@ fn reduce_on_plateau(table: &Table<'_>, min_lr: f32) -> Result<Box<dyn LrSchedul
     Ok(Box::new(schedule))
 }
 
-/// The table `[monitor]`.
-pub(super) fn monitor(root: &Table<'_>) -> Result<EarlyStopping> {
+/// The table `[monitor]`; `values` says whether values are to be predicted, not classes.
+pub(super) fn monitor(root: &Table<'_>, values: bool) -> Result<EarlyStopping> {
     let Some(table) = root.get("monitor") else { return Ok(EarlyStopping::default()) };
     let table = table.table("[monitor]")?.only(&["rule"])?;
     let what = "a rule, such as rule = \"patience(5)\"";
     let rule = table.need("rule", what)?;
     let parsed = rule.string(what)?.parse::<EarlyStopping>();
     let parsed = parsed.and_then(|spec| spec.check().map(|()| spec));
-    parsed.map_err(|error| match &error {
+    let spec = parsed.map_err(|error| match &error {
         Error::Config { reason, .. } => rule.fault_within(reason),
         _ => rule.error(error),
-    })
+    })?;
+    let check = |name| check_metric(name, measured(values));
+    spec.metrics().into_iter().try_for_each(check).map_err(|error| rule.error(error))?;
+    Ok(spec)
 }
 
 /// The table `[augment]`.

@@ -40,7 +40,8 @@ pub struct Comparison {
     /// negative, 0 if nothing was missed. `None` if no value found by then was finite.
     #[serde(with = "float::optional")]
     pub regret: Option<f64>,
-    /// The share of the run's evaluations that it would have saved, from 0 to 1.
+    /// The share of the run's training that it would have saved, from 0 to 1: of its steps if they
+    /// were recorded, else of its epochs.
     pub saved: f64,
     /// Why it would have stopped. With [`StopReason::Missing`] the rule could not be applied to
     /// this history at all, and `stop_epoch` is `None`.
@@ -72,12 +73,18 @@ fn evaluate(spec: &EarlyStopping, history: &[Observation]) -> Result<Comparison>
         best_epoch: found.map(|best| best.epoch),
         best_value: found.map(|best| best.value),
         regret: found.zip(best_of_all).map(|(found, best)| signed(found) - signed(best)),
-        saved: match history.len() {
-            0 => 0.0,
-            total => (total - seen) as f64 / total as f64,
-        },
+        saved: stop.map_or(0.0, |index| share_after(index, history)),
         reason,
     })
+}
+
+/// The share of the training that lies after the evaluation at `index`.
+fn share_after(index: usize, history: &[Observation]) -> f64 {
+    let (here, end) = (&history[index], &history[history.len() - 1]);
+    // Step 0 means that steps were not recorded.
+    let stepped = here.step > 0 && end.step > 0;
+    let [here, end] = [here, end].map(|seen| if stepped { seen.step } else { seen.epoch });
+    end.saturating_sub(here) as f64 / end.max(1) as f64
 }
 
 /// Every verdict that a monitor gives on this history, one for each observation, also after the

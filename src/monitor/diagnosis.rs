@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn an_excess_within_twice_the_noise_is_no_overfitting() {
+        // Ups and downs of 0.1 around a line that rises by `slope`: noise 0.113, and an excess of
+        // 1.7 and 2.2 times that.
+        let zigzag = |slope: f64| {
+            let side = |t: f64| if t % 2.0 == 0.0 { 0.1 } else { -0.1 };
+            last(8, |t| (1.0 / t, 1.0 + slope * (t - 1.0) + side(t)))
+        };
+        assert_eq!(zigzag(0.01).condition, Condition::Noisy);
+        assert_eq!(zigzag(0.02).condition, Condition::SevereOverfitting);
+        assert!((zigzag(0.01).noise.unwrap() - 0.113).abs() < 1e-3);
+    }
+
+    #[test]
     fn without_a_training_loss_only_an_explosion_is_divergence() {
         let end = |valid: fn(f64) -> f64| {
             let history: Vec<_> = (1..=12).map(|t| Observation::new(t, valid(t as f64))).collect();

@@ -9,33 +9,43 @@ use crate::error::{DataFault, Error, Result};
 
 /// Reads the text of a JSONL log.
 ///
-/// A line is an evaluation if it has a `valid_loss`; its `epoch`, counted from 1, is needed too.
+/// A line is an evaluation if it has a `valid_loss`; its `epoch`, counted from 1, is needed too. In
+/// programs that write fractions an epoch of 1.5 lies in the second one, and is read as 2.
 /// `train_loss`, `valid_loss_se`, `step`, `lr` and `elapsed` are understood, as is `metrics`, an
 /// object of numbers. Any other numeric key becomes a metric of its name, which no rule looks at
-/// unless told to. Everything else, empty lines and lines without `valid_loss` are ignored. A
-/// `valid_loss` that is not finite may be `null`, a string such as `"NaN"` or `"inf"`, or the bare
-/// `NaN` and `Infinity` that Python writes.
+/// unless told to. Everything else is ignored, and so are empty lines and those whose `valid_loss`
+/// is `null` or not there: it was not measured. One that was, and was not finite, is a string such
+/// as `"NaN"` or `"inf"`, or the bare `NaN` or `Infinity` that Python writes.
+///
+/// Training goes forward: an epoch or a step before that of the evaluation before is an error. An
+/// epoch may have several evaluations.
 ///
 /// `path` is only used in messages.
 ///
 /// ```
 /// use ferrotape::monitor::read_log;
 /// let text = "{\"epoch\": 1, \"train_loss\": 0.9, \"valid_loss\": 1.1, \"accuracy\": 0.6}\n\
-///             {\"epoch\": 2, \"train_loss\": 0.5, \"valid_loss\": NaN}\n";
+///             {\"epoch\": 2, \"train_loss\": 0.5, \"valid_loss\": null}\n\
+///             {\"epoch\": 3, \"valid_loss\": NaN}\n";
 /// let history = read_log("log.jsonl".as_ref(), text)?;
 /// assert_eq!(history[0].value("accuracy"), Some(0.6));
-/// assert!(history[1].valid_loss.is_nan());
+/// assert!(history[1].epoch == 3 && history[1].valid_loss.is_nan());
 /// # Ok::<(), ferrotape::Error>(())
 /// ```
 ///
 /// # Errors
 ///
 /// [`Error::Data`] with the line's number if a line is not a JSON object, if an evaluation has no
-/// usable epoch or a loss that is no number, or if there is no evaluation at all.
+/// usable epoch or a loss that is no number, if it lies before the last one, or if there is no
+/// evaluation at all.
 pub fn read_log(path: &Path, text: &str) -> Result<Vec<Observation>> {
-    let mut history = Vec::new();
+    let mut history: Vec<Observation> = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let seen = evaluation(line).map_err(|reason| {
+        let seen = evaluation(line).and_then(|seen| {
+            seen.iter().zip(history.last()).try_for_each(|(seen, last)| forward(last, seen))?;
+            Ok(seen)
+        });
+        let seen = seen.map_err(|reason| {
             Error::data(path, DataFault::Other { message: format!("line {number}: {reason}") })
         })?;
         history.extend(seen);
@@ -48,20 +58,31 @@ pub fn read_log(path: &Path, text: &str) -> Result<Vec<Observation>> {
     Ok(history)
 }
 
+/// Refuses an evaluation from before the last one.
+fn forward(last: &Observation, seen: &Observation) -> Result<(), String> {
+    let places = [("epoch", last.epoch, seen.epoch), ("step", last.step, seen.step)];
+    // Step 0 means that it was not recorded.
+    match places.into_iter().find(|&(_, last, seen)| 0 < seen && seen < last) {
+        None => Ok(()),
+        Some((unit, last, seen)) => Err(format!(
+            "{unit} {seen} after {unit} {last}: two runs in one log? Keep the lines of one"
+        )),
+    }
+}
+
 /// The evaluation that a line records, if it does.
 fn evaluation(line: &str) -> Result<Option<Observation>, String> {
     let parsed = serde_json::from_str(line).or_else(|_| serde_json::from_str(&quoted(line)));
     let Value::Object(object) = parsed.map_err(|e| format!("not valid JSON: {e}"))? else {
         return Err("expected a JSON object".to_owned());
     };
-    let Some(valid_loss) = object.get("valid_loss") else { return Ok(None) };
-    let valid_loss = match valid_loss {
-        Value::Null => f64::NAN,
-        other => float(other).ok_or_else(|| format!("valid_loss is no number: {other}"))?,
-    };
+    let measured = object.get("valid_loss").filter(|value| !value.is_null());
+    let Some(loss) = measured else { return Ok(None) };
+    let valid_loss = float(loss).ok_or_else(|| format!("valid_loss is no number: {loss}"))?;
     let epoch = object.get("epoch").ok_or("an evaluation without an epoch")?;
-    let epoch = float(epoch).filter(|&e| e >= 1.0 && e.fract() == 0.0 && e < 2f64.powi(53));
-    let epoch = epoch.ok_or("the epoch must be a whole number, counted from 1")? as u64;
+    let epoch = float(epoch).map(f64::ceil).filter(|&e| e >= 1.0 && e < 2f64.powi(53));
+    let epoch =
+        epoch.ok_or("the epoch must be a number above 0: epochs are counted from 1")? as u64;
 
     let mut seen = Observation::new(epoch, valid_loss);
     for (key, value) in &object {
@@ -131,7 +152,8 @@ mod tests {
         let text = r#"
             {"config": {"epochs": 3}, "epoch": 0}
             {"epoch": 1.0, "valid_loss": 2, "train_loss": null, "step": 7, "lr": 0.1, "note": "x"}
-            {"epoch": 2, "valid_loss": null, "train_loss": 0.1, "metrics": {"accuracy": 0.5, "a": "b"}}
+            {"valid_loss": null, "train_loss": 0.1}
+            {"epoch": 2, "valid_loss": "NaN", "train_loss": 0.1, "metrics": {"accuracy": 0.5, "a": "b"}}
             {"epoch": 3, "valid_loss": -Infinity, "acc": Infinity, "say": "\"NaN", "f1": 0.25}"#;
         let history = read(text).unwrap();
         assert_eq!(history.len(), 3);
@@ -153,6 +175,35 @@ mod tests {
     }
 
     #[test]
+    fn a_fraction_of_an_epoch_lies_in_the_one_that_is_not_over() {
+        let line = |epoch| format!("{{\"epoch\": {epoch}, \"valid_loss\": 1}}\n");
+        let text: String = [0.25, 0.5, 1.0, 1.5, 2.0, 2.01].map(line).concat();
+        let epochs: Vec<u64> = read(&text).unwrap().iter().map(|seen| seen.epoch).collect();
+        assert_eq!(epochs, [1, 1, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn training_goes_forward() {
+        let log = |places: &[(u64, u64)]| -> String {
+            let line = |(epoch, step)| {
+                format!("{{\"epoch\": {epoch}, \"step\": {step}, \"valid_loss\": 1}}\n")
+            };
+            places.iter().copied().map(line).collect()
+        };
+        for places in [&[(1, 5), (1, 10), (2, 15), (2, 15)], &[(1, 0), (1, 0), (7, 0), (9, 0)]] {
+            assert_eq!(read(&log(places)).unwrap().len(), 4);
+        }
+        for (text, piece) in [
+            (log(&[(1, 0), (2, 0), (3, 0), (1, 0)]), "line 4: epoch 1 after epoch 3: two runs"),
+            (log(&[(1, 9), (1, 8)]), "line 2: step 8 after step 9: two runs in one log?"),
+            (log(&[(2, 9)]) + "{\"epoch\": 0}\n\n" + &log(&[(1, 9)]), "line 4: epoch 1 after"),
+        ] {
+            let message = read(&text).unwrap_err().to_string();
+            assert!(message.contains(piece), "{text}: {message}");
+        }
+    }
+
+    #[test]
     fn faults_name_the_file_and_the_line() {
         for (text, piece) in [
             ("", "run.jsonl: no evaluation found"),
@@ -161,9 +212,12 @@ mod tests {
             ("epoch,valid_loss", "line 1: not valid JSON"),
             (r#"{"valid_loss": 1}"#, "line 1: an evaluation without an epoch"),
             (r#"{"epoch": 0, "valid_loss": 1}"#, "counted from 1"),
-            (r#"{"epoch": 1.5, "valid_loss": 1}"#, "a whole number"),
+            (r#"{"epoch": -0.5, "valid_loss": 1}"#, "a number above 0"),
+            (r#"{"epoch": NaN, "valid_loss": 1}"#, "a number above 0"),
+            (r#"{"epoch": 1e300, "valid_loss": 1}"#, "a number above 0"),
             (r#"{"epoch": 1, "valid_loss": "low"}"#, "valid_loss is no number: \"low\""),
             (r#"{"epoch": 1, "valid_loss": 1, "train_loss": []}"#, "train_loss is no number"),
+            (r#"{"epoch": 1, "valid_loss": null}"#, "no evaluation found"),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(piece), "{text}: {message}");

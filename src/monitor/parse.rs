@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use super::rule::{Budget, MinDelta, Mode, Rule};
 use super::spec::{EarlyStopping, NanPolicy, Smoothing};
+use crate::checkpoint::nearest;
 use crate::error::{Error, Result};
 
 /// Reads one rule. The parameters' values are checked by the caller.
@@ -320,8 +321,28 @@ impl<'t> Args<'t> {
 
 const COUNT: &str = "a whole number";
 const NUMBER: &str = "a number";
-const NAMES: &str = "expected patience, gl, pq, up, correlation, paired, target, divergence, \
-                     budget, any, all, at_least or on";
+const NAMES: [&str; 13] = [
+    "patience",
+    "gl",
+    "pq",
+    "up",
+    "correlation",
+    "paired",
+    "target",
+    "divergence",
+    "budget",
+    "any",
+    "all",
+    "at_least",
+    "on",
+];
+
+/// What is said about a name that is no rule's.
+fn no_rule(name: &str) -> String {
+    let meant = nearest(name, &NAMES).map(|near| format!(" (did you mean `{near}`?)"));
+    let (last, others) = NAMES.split_last().expect("not empty");
+    format!("expected {} or {last}{}", others.join(", "), meant.unwrap_or_default())
+}
 
 /// Understands a call as a rule.
 fn build(text: &str, call: Call<'_>) -> Result<Rule> {
@@ -365,7 +386,7 @@ fn build(text: &str, call: Call<'_>) -> Result<Rule> {
                 _ => return Err(fault(text, at, "`on` takes one rule; use on(m,mode,any(..))")),
             }
         }
-        _ => return Err(fault(text, at, NAMES)),
+        name => return Err(fault(text, at, &no_rule(name))),
     };
     args.finish().map(|()| rule)
 }
@@ -432,6 +453,9 @@ mod tests {
             ("patience(3,4)", ["column 12", "too many arguments"]),
             ("patience(3,min_delta=big)", ["column 22", "relative(fraction) or auto"]),
             ("any(patience(5), glx(10))", ["column 18", "expected patience, gl, pq"]),
+            ("patence(5)", ["column 1: ", "at_least or on (did you mean `patience`?), found"]),
+            ("any(gl(5),budgte(epochs=3))", ["column 11", "(did you mean `budget`?)"]),
+            ("stop(5)", ["column 1: ", "at_least or on, found `stop(`"]),
             ("any(5)", ["column 5", "expected a rule"]),
             ("on(acc,up,gl(1))", ["column 8", "expected min or max"]),
             ("on(acc,max)", ["column 11", "needs a rule"]),

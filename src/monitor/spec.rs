@@ -213,6 +213,17 @@ impl EarlyStopping {
         &self.monitor
     }
 
+    /// The names of all metrics that it looks at: that one, and those of [`Rule::On`].
+    pub fn metrics(&self) -> Vec<&str> {
+        let mut names = vec![self.metric()];
+        self.rule.walk(&mut |rule| {
+            if let Rule::On { metric, .. } = rule {
+                names.push(metric);
+            }
+        });
+        names
+    }
+
     /// Whether low or high values of that metric are better.
     pub fn direction(&self) -> Mode {
         self.mode

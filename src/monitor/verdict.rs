@@ -270,6 +270,7 @@ impl fmt::Display for StopReason {
                 short(*first)
             ),
             StopReason::Budget { unit, used, limit } => {
+                let used = if used.fract() == 0.0 { used.to_string() } else { short(*used) };
                 write!(f, "the budget of {limit} {unit} is used up ({used})")
             }
             StopReason::NonFinite { metric, value, epoch } => write!(
@@ -330,6 +331,10 @@ mod tests {
                 ]),
                 "valid_loss reached 0.09000, the target was 0.1; and the budget of 9 epochs is used \
                  up (9)",
+            ),
+            (
+                StopReason::Budget { unit: "seconds", used: 0.342160044, limit: 0.3 },
+                "the budget of 0.3 seconds is used up (0.3422)",
             ),
             (
                 StopReason::NonFinite { metric: metric(), value: f64::NAN, epoch: 3 },

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::evaluate::{check_metric, measured};
 use super::fit::Run;
 use super::saver::Saver;
 use super::{Resume, RunInfo, Trainer, state};
@@ -15,6 +16,11 @@ use crate::params::Params;
 impl<M: Module> Run<'_, M> {
     /// Takes over the last checkpoint, or makes sure that there can be a first one.
     pub(super) fn begin(&mut self) -> Result<()> {
+        // A misspelt metric would only be missed after the first epoch; by a schedule, never.
+        let watched = self.trainer.monitor.metrics();
+        let mut watched = watched.into_iter().chain(self.trainer.schedule.metric());
+        let measured = measured(self.valid.targets() > 0);
+        watched.try_for_each(|name| check_metric(name, measured))?;
         let plan = TrainingPlan {
             lr_step: self.trainer.schedule.step_epochs().and_then(|n| n.try_into().ok()),
             evaluations: self.trainer.epochs.try_into().ok(),

@@ -1,8 +1,10 @@
 //! Measuring a model on a data set in evaluation mode.
 
+use crate::checkpoint::nearest;
 use crate::data::{Batch, Batches, Dataset, outputs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{self, ConfusionMatrix, Mean};
+use crate::monitor::{TRAIN_LOSS, VALID_LOSS};
 use crate::nn::Module;
 use crate::ops::{CrossEntropyOptions, Reduction};
 use crate::params::Params;
@@ -13,6 +15,40 @@ use super::Interrupt;
 /// Examples per evaluation batch. Fixed, because the choice of a kernel's algorithm may depend
 /// on the batch size, and an evaluation must give the same bits wherever it is made.
 pub(crate) const EVALUATION_BATCH: usize = 250;
+
+/// What [`Trainer::fit`](super::Trainer::fit) measures at each evaluation on data with classes: the
+/// metrics that its monitor and its schedule may look at.
+pub const CLASS_METRICS: [&str; 8] = [
+    VALID_LOSS,
+    TRAIN_LOSS,
+    "accuracy",
+    "top5_accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "train_accuracy",
+];
+
+/// The same on data with values to predict.
+pub const VALUE_METRICS: [&str; 5] = [VALID_LOSS, TRAIN_LOSS, "mse", "mae", "train_mae"];
+
+/// What is measured on data with values to predict, or with classes.
+pub(crate) fn measured(values: bool) -> &'static [&'static str] {
+    if values { &VALUE_METRICS } else { &CLASS_METRICS }
+}
+
+/// Refuses a metric that is none of the `measured` ones.
+pub(crate) fn check_metric(name: &str, measured: &[&str]) -> Result<()> {
+    if measured.contains(&name) {
+        return Ok(());
+    }
+    let part_of = |known: &&str| known.starts_with(name) || known.ends_with(name);
+    let meant = nearest(name, measured).or_else(|| measured.iter().copied().find(part_of));
+    let meant = meant.map_or(String::new(), |meant| format!(": did you mean `{meant}`?"));
+    let known = measured.join(", ");
+    let reason = format!("is not measured{meant} (there are {known})");
+    Err(Error::config(format!("metric `{name}`"), reason))
+}
 
 /// What one pass over a data set measured.
 ///
@@ -184,7 +220,7 @@ pub(super) fn check_model(model: &impl Module, params: &Params, data: &dyn Datas
              [1, {count}]",
             data.name()
         );
-        return Err(crate::Error::Shape { op: "model", reason });
+        return Err(Error::Shape { op: "model", reason });
     }
     Ok(())
 }

@@ -35,15 +35,18 @@ impl<M: Module> Trainer<M> {
     ///
     /// # Errors
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
-    /// directory that holds a run (see [`Resume`]) or has no room, a run that does not fit these
-    /// settings or is finished. Later: whatever saving or a callback returns; what was saved before
-    /// stays. A callback that fails at the end is only a warning, and so is [`Error::Io`] of one
-    /// that is told of an evaluation.
+    /// monitor or schedule of a metric that is not measured (see [`CLASS_METRICS`] and
+    /// [`VALUE_METRICS`]), a directory that holds a run (see [`Resume`]) or has no room, a run that
+    /// does not fit these settings or is finished. Later: whatever saving or a callback returns; what
+    /// was saved before stays. A callback that fails at the end is only a warning, and so is
+    /// [`Error::Io`] of one that is told of an evaluation.
     ///
     /// # Panics
     /// Passes on a panic of the model, the data or a callback. The state of that step is gone with
     /// it; nothing of it was saved.
     ///
+    /// [`CLASS_METRICS`]: super::CLASS_METRICS
+    /// [`VALUE_METRICS`]: super::VALUE_METRICS
     /// [`Resume`]: super::Resume
     pub fn fit(self, train: &dyn Dataset, valid: &dyn Dataset) -> Result<Outcome<M>> {
         // On a thread of the pool: from outside, each parallel operation would have to wake the

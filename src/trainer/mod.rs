@@ -44,9 +44,9 @@ pub use callback::{
     Callback, EndInfo, EvaluationInfo, JsonLines, PrintProgress, Progress, RunInfo, StepInfo,
     TensorBoard,
 };
+pub use evaluate::{CLASS_METRICS, Evaluation, VALUE_METRICS, evaluate, predict, predict_values};
 #[cfg(feature = "cli")]
-pub(crate) use evaluate::EVALUATION_BATCH;
-pub use evaluate::{Evaluation, evaluate, predict, predict_values};
+pub(crate) use evaluate::{EVALUATION_BATCH, check_metric, measured};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;
 pub use step::NonFinite;

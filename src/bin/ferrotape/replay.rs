@@ -25,7 +25,9 @@ Usage: ferrotape replay LOG.jsonl|FILE.ftape|RUN_DIR --rule RULE [--rule RULE ..
                       'any(patience(5),target(0.1))'
 
 A log has one JSON object per line and evaluation with `epoch` (counted from 1), `train_loss` and
-`valid_loss`; other keys are metrics or ignored. It may be of any program.
+`valid_loss`; other keys are metrics or ignored. It may be of any program. A `valid_loss` of null was
+not measured: the line is ignored. One of NaN was: a rule stops there unless its nan_policy says
+otherwise.
 With --json there is one object per rule and line: rule, stop_epoch (null if it never stops),
 best_epoch, best_value, regret, saved, reason.
 ",
@@ -58,7 +60,9 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         return Ok(true);
     }
     let last = history.last().map_or(0, |observation| observation.epoch);
-    out.line(format!("{} evaluations, the last at epoch {last}", history.len()));
+    let count = history.len();
+    let s = if count == 1 { "" } else { "s" };
+    out.line(format!("{count} evaluation{s}, the last at epoch {last}"));
     let headings = [
         "rule",
         ">stops at",

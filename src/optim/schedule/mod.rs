@@ -50,6 +50,11 @@ pub trait LrSchedule: Send + Sync {
         None
     }
 
+    /// The metric that the rate depends on, for a schedule that looks at one.
+    fn metric(&self) -> Option<&str> {
+        None
+    }
+
     /// The schedule in words, with all settings: for reports, and to notice that a run is resumed
     /// with another one.
     fn describe(&self) -> String;
@@ -63,6 +68,10 @@ impl LrSchedule for Box<dyn LrSchedule> {
 
     fn step_epochs(&self) -> Option<u64> {
         (**self).step_epochs()
+    }
+
+    fn metric(&self) -> Option<&str> {
+        (**self).metric()
     }
 
     fn describe(&self) -> String {
@@ -101,6 +110,10 @@ pub struct PerStep<S>(
 impl<S: LrSchedule> LrSchedule for PerStep<S> {
     fn lr(&self, base: f32, at: &Progress<'_>) -> f32 {
         self.0.lr(base, &Progress { epoch: at.step, ..*at })
+    }
+
+    fn metric(&self) -> Option<&str> {
+        self.0.metric()
     }
 
     fn describe(&self) -> String {

@@ -66,6 +66,10 @@ impl LrSchedule for ReduceOnPlateau {
         (lr as f32).max(self.min_lr)
     }
 
+    fn metric(&self) -> Option<&str> {
+        Some(&self.plateau.metric)
+    }
+
     fn describe(&self) -> String {
         let ReduceOnPlateau { factor, min_lr, plateau } = self;
         let Plateau { metric, mode, patience, min_delta, cooldown } = plateau;

@@ -46,6 +46,10 @@ impl<S: LrSchedule> LrSchedule for LinearWarmUp<S> {
         self.then.step_epochs()
     }
 
+    fn metric(&self) -> Option<&str> {
+        self.then.metric()
+    }
+
     fn describe(&self) -> String {
         let LinearWarmUp { steps, start_factor, then } = self;
         let then = then.describe();
