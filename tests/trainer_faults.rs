@@ -236,8 +236,8 @@ fn logs_on_a_full_disk_end_with_a_whole_record_and_do_not_end_the_run() {
     assert!(json.lines().count() < evaluations, "no disk was full");
     assert_eq!(json.lines().count() + warned[0], evaluations + 1);
 
-    let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
-    let events = files.filter(|path| path.to_str().unwrap().contains("tfevents")).next().unwrap();
+    let mut files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let events = files.find(|path| path.to_str().unwrap().contains("tfevents")).unwrap();
     let events = std::fs::read(events).unwrap();
     let (mut at, mut records) = (0, 0);
     while at < events.len() {
