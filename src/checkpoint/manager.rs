@@ -46,7 +46,7 @@ pub struct Checkpoints {
     damaged: Vec<u64>,
     next: u64,
     /// A state that is better than all in `entries`, and that there was no room for.
-    owed: Option<(TrainingState<'static>, Metric)>,
+    owed: Option<Box<(TrainingState<'static>, Metric)>>,
 }
 
 impl std::fmt::Debug for Checkpoints {
@@ -238,13 +238,13 @@ impl Checkpoints {
     /// safe.
     pub fn save(&mut self, state: &TrainingState<'_>, metric: Option<Metric>) -> Result<Saved> {
         let mut before = None;
-        if let Some((best, of)) = self.owed.take()
-            && metric.as_ref().is_none_or(|metric| !metric.replaces(&of))
+        if let Some(owed) = self.owed.take()
+            && metric.as_ref().is_none_or(|metric| !metric.replaces(&owed.1))
         {
-            match self.write(&best, Some(of.clone())) {
+            match self.write(&owed.0, Some(owed.1.clone())) {
                 Ok(saved) => before = Some(saved),
                 Err(error) => {
-                    self.owed = Some((best, of));
+                    self.owed = Some(owed);
                     return Err(error);
                 }
             }
@@ -253,7 +253,7 @@ impl Checkpoints {
             Ok(saved) => Ok(saved.after(before)),
             Err(error) => {
                 let best = metric.filter(|metric| error.is_no_room() && self.would_be_best(metric));
-                self.owed = best.map(|metric| (state.to_owned_state(), metric));
+                self.owed = best.map(|metric| Box::new((state.to_owned_state(), metric)));
                 Err(error)
             }
         }
