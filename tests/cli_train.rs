@@ -105,6 +105,15 @@ fn the_sample_in_the_repository_trains_and_what_it_learnt_is_used() {
     let check = ok(&["train", file, "--check"]);
     assert!(check.contains("8000 examples to train on, 1000 to validate, 1000 to test"), "{check}");
     assert!(check.contains("[1, 16, 10, 10]"), "{check}");
+    // What the run would say when it begins.
+    assert!(!check.contains("note:"), "{check}");
+    let warning = "patience(5) can never stop a run of 5 evaluations: use a smaller patience";
+    let check = ok(&["train", file, "--check", "--epochs", "5"]);
+    assert!(check.ends_with(&format!("note: {warning}\n")), "{check}");
+    let check = json(&["train", file, "--check", "--epochs", "5"]);
+    assert_eq!(check["warnings"], serde_json::json!([warning]));
+    assert_eq!((&check["train_examples"], &check["test_examples"]), (&8000.into(), &1000.into()));
+    assert!(check["parameters"].as_u64().unwrap() > 10_000, "{check}");
     assert!(!Path::new(&run).exists());
 
     let found = json(&["train", file, "--epochs", "1", "--run-dir", &run, "--threads", "2"]);

@@ -1,6 +1,7 @@
 //! How often does each rule stop a run that still had something to gain, and how much does it
-//! save when there was nothing? Reported as a table (`cargo test --test monitor_false_stops --
-//! --nocapture`) over synthetic curves whose noiseless shape, and so the truth, is known:
+//! save when there was nothing? Reported as the table of `docs/early-stopping-study.md` (`cargo test
+//! --test monitor_false_stops -- --nocapture`) over synthetic curves whose noiseless shape, and so
+//! the truth, is known:
 //!
 //! ```text
 //! noisy-flat       1 + 0.3 exp(-t/25), noise 0.02: the gain of a step is smaller than its noise
@@ -78,7 +79,7 @@ fn record(curve: fn(f64) -> f64, noise: f64, run: u64) -> Vec<Observation> {
 }
 
 /// Per rule: the share of false stops, and the mean share of training saved.
-fn study(name: &str, curve: fn(f64) -> f64, noise: f64) -> Vec<(f64, f64)> {
+fn study(curve: fn(f64) -> f64, noise: f64) -> Vec<(f64, f64)> {
     let specs = RULES.map(|rule| rule.parse::<EarlyStopping>().unwrap());
     let truth: Vec<f64> = (1..=EVALUATIONS).map(|t| curve(t as f64)).collect();
     let lowest = truth.iter().copied().fold(f64::INFINITY, f64::min);
@@ -95,21 +96,28 @@ fn study(name: &str, curve: fn(f64) -> f64, noise: f64) -> Vec<(f64, f64)> {
             total.1 += found.saved / RUNS as f64;
         }
     }
-    println!("\n{name:<34}{:>12}{:>10}", "false stops", "saved");
-    for (rule, (false_stops, saved)) in RULES.iter().zip(&totals) {
-        println!("{rule:<34}{:>11.1}%{:>9.1}%", 100.0 * false_stops, 100.0 * saved);
-    }
     totals
 }
 
 #[test]
 fn patience_buys_fewer_false_stops_with_more_training() {
-    for (name, curve, noise) in [
+    let studies = [
         ("noisy-flat", noisy_flat as fn(f64) -> f64, 0.02),
         ("double descent", double_descent, 0.01),
         ("overfitting", overfitting, 0.01),
-    ] {
-        let results = study(name, curve, noise);
+    ];
+    let studies = studies.map(|(name, curve, noise)| (name, study(curve, noise)));
+    print!("\n| rule |");
+    studies.iter().for_each(|(name, _)| print!(" {name}: false stops | saved |"));
+    println!("\n|---|--:|--:|--:|--:|--:|--:|");
+    for (i, rule) in RULES.iter().enumerate() {
+        print!("| `{rule}` |");
+        for (false_stops, saved) in studies.iter().map(|(_, results)| results[i]) {
+            print!(" {:.1}% | {:.0}% |", 100.0 * false_stops, 100.0 * saved);
+        }
+        println!();
+    }
+    for (name, results) in studies {
         for pair in results[..6].windows(2) {
             assert!(pair[0].0 >= pair[1].0, "{name}: more patience, more false stops: {pair:?}");
             assert!(pair[0].1 >= pair[1].1, "{name}: more patience saves more: {pair:?}");

@@ -9,7 +9,7 @@ use super::saver::Saver;
 use super::{Resume, RunInfo, Trainer, state};
 use crate::checkpoint::{Checkpoints, Skipped};
 use crate::error::{Error, Result};
-use crate::monitor::{TrainingPlan, Verdict};
+use crate::monitor::Verdict;
 use crate::nn::Module;
 use crate::params::Params;
 
@@ -21,12 +21,7 @@ impl<M: Module> Run<'_, M> {
         let mut watched = watched.into_iter().chain(self.trainer.schedule.metric());
         let measured = measured(self.valid.targets() > 0);
         watched.try_for_each(|name| check_metric(name, measured))?;
-        let plan = TrainingPlan {
-            lr_step: self.trainer.schedule.step_epochs().and_then(|n| n.try_into().ok()),
-            evaluations: self.trainer.epochs.try_into().ok(),
-            ..TrainingPlan::default()
-        };
-        let mut notes = self.trainer.monitor.warnings(&plan);
+        let mut notes = self.trainer.warnings();
         let mut resumed_from = None;
         if let Some(mut checkpoints) = self.trainer.checkpoints.take() {
             resumed_from = self.resume(&mut checkpoints, &mut notes)?;

@@ -53,7 +53,7 @@ pub use step::NonFinite;
 
 use crate::checkpoint::Checkpoints;
 use crate::data::Augment;
-use crate::monitor::{Best, EarlyStopping, Observation, StopReason};
+use crate::monitor::{Best, EarlyStopping, Observation, StopReason, TrainingPlan};
 use crate::nn::Module;
 use crate::optim::{ConstantLr, LrSchedule, Sgd};
 use crate::params::Params;
@@ -256,6 +256,17 @@ impl<M: Module> Trainer<M> {
     pub fn note(mut self, key: impl Into<String>, text: impl Into<String>) -> Self {
         self.notes.push((key.into(), text.into()));
         self
+    }
+
+    /// What looks wrong in the settings although it is allowed, one sentence each: see
+    /// [`EarlyStopping::warnings`].
+    pub fn warnings(&self) -> Vec<String> {
+        let plan = TrainingPlan {
+            lr_step: self.schedule.step_epochs().and_then(|n| n.try_into().ok()),
+            evaluations: self.epochs.try_into().ok(),
+            ..TrainingPlan::default()
+        };
+        self.monitor.warnings(&plan)
     }
 
     /// The flag that ends the run early.

@@ -27,7 +27,7 @@ so; saves checkpoints; and at the end measures the best weights on the test part
 
 Usage: ferrotape train FILE.toml [OPTIONS]
 
-      --check         read the file and the data, show the model, and train nothing
+      --check         read the file and the data, show the model and what looks wrong; train nothing
       --resume        go on with the run that is in the run directory, if there is one
       --run-dir DIR   another directory than the file says
       --epochs N      another largest number of epochs
@@ -81,7 +81,9 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
     let test = data.part(Part::Test);
     if options.check {
         let (model, params) = config.model(&data)?;
-        check(&model, &params, [Some(&train), Some(&valid), test.as_ref()], out)?;
+        let warnings = config.trainer(&data)?.warnings();
+        let parts = [Some(&train), Some(&valid), test.as_ref()];
+        check(&model, &params, parts, &warnings, out, arguments.json)?;
         return Ok(true);
     }
 
@@ -179,14 +181,28 @@ fn check(
     model: &Sequential,
     params: &Params,
     parts: [Option<&ferrotape::data::Subset>; 3],
+    warnings: &[String],
     out: &mut Output,
+    as_json: bool,
 ) -> ferrotape::Result<()> {
     let shape = parts[0].map_or(&[][..], |train| train.input_shape());
     let summary = model.summary(params, [&[1], shape].concat().as_slice())?;
+    let [train, valid, test] = parts.map(|part| part.map_or(0, Dataset::len));
+    if as_json {
+        out.json(&json!({
+            "parameters": summary.parameters,
+            "macs": summary.macs(),
+            "train_examples": train,
+            "valid_examples": valid,
+            "test_examples": test,
+            "warnings": warnings,
+        }));
+        return Ok(());
+    }
     out.block(&summary.to_string());
     out.line("");
-    let [train, valid, test] = parts.map(|part| part.map_or(0, Dataset::len));
     out.line(format!("{train} examples to train on, {valid} to validate, {test} to test"));
+    warnings.iter().for_each(|warning| out.line(format!("note: {warning}")));
     Ok(())
 }
 
