@@ -51,11 +51,11 @@ pub(crate) mod winograd {
     pub(crate) const TILES: usize = 48;
     /// The same where the transformed kernels come from beyond L2 and L3: with 512 channels 137, against 122 with 48 tiles.
     pub(crate) const FAR_TILES: usize = 192;
-    /// Tiles in a block of the sums for the weights, which are read and written once for it. 64 channels of 56 x 56, 256 of
+    /// Tiles in a block of the sums for the weights, which are read and written once for each. 64 channels of 56 x 56, 256 of
     /// 14 x 14, 512 of 7 x 7, best of 15: 135, 154, 124 with 32 tiles, 136, 150, 125 with 48, 146, 163, 127 with 96.
     pub(crate) const WEIGHT_TILES: usize = 96;
     /// Blocks summed up before the sum is added to `dw`, for exactness: without, the error over 25,088 tiles is 1.2 times
-    /// that of the direct loops; so it is 0.7 times, at the same speed.
+    /// that of the direct loops; with it, 0.7 times, at the same speed.
     pub(crate) const WEIGHT_BLOCKS: usize = 16;
     /// Floats of transformed kernels that the caches can be hoped to keep: 8 MiB.
     pub(crate) const NEAR: usize = 1 << 21;
@@ -65,7 +65,7 @@ pub(crate) mod winograd {
     /// With fewer channels in or out than this the transforms cost more than the products they save: 16 to 16 channels are
     /// 1.2 times as fast as in the direct loops, 8 to 16 channels between 0.9 and 1.1 times.
     pub(crate) const MIN_CHANNELS: usize = 16;
-    /// With fewer pixels in the batch than this, transforming the kernels does, and the gradient of the weights is less exact
+    /// With fewer pixels in the batch than this, transforming the kernels costs more than it saves, and the gradient of the weights is less exact
     /// than that of the direct loops: 64 pixels 1.1 times its error, 128 pixels 0.9 times.
     pub(crate) const MIN_PIXELS: usize = 128;
 }

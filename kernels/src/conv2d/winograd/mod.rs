@@ -151,16 +151,16 @@ impl Layout {
     }
 
     /// A little more than the tiles need, as 16 places a power of two apart would compete for one set of L1.
-    fn place(tiles: usize, channels: usize) -> usize {
+    fn place_step(tiles: usize, channels: usize) -> usize {
         tiles * channels + 16
     }
 }
 
 /// A part of the planes of one image, and beyond their edges.
 struct Window<'a> {
-    /// `[count, size]`
+    /// `[depth, size]`
     planes: &'a [f32],
-    count: usize,
+    depth: usize,
     size: [usize; 2],
     /// Its first pixel, counted from that of the planes.
     corner: [isize; 2],
@@ -170,32 +170,32 @@ struct Window<'a> {
 impl Window<'_> {
     /// Channels in a pixel of the band: whole vectors.
     fn channels<S: Simd>(&self) -> usize {
-        self.count.next_multiple_of(S::LANES)
+        self.depth.next_multiple_of(S::LANES)
     }
 
     /// `band[pixel][channel]` for as many rows as the band has, zero beyond the edges of the image.
     #[inline(always)]
     fn fill<S: Simd>(&self, s: S, band: &mut [f32]) {
-        let Self { planes, count: depth, size: [h, w], corner: [top, left], cols } = *self;
+        let Self { planes, depth, size: [h, w], corner: [top, left], cols } = *self;
         let channels = self.channels::<S>();
         // Columns of the band that lie inside the image, and the first of them there.
         let start = (-left).max(0).unsigned_abs().min(cols);
         let skipped = left.max(0).unsigned_abs();
-        let count = w.saturating_sub(skipped).min(cols - start);
+        let inside = w.saturating_sub(skipped).min(cols - start);
         for (r, band) in band.chunks_exact_mut(cols * channels).enumerate() {
-            let row = usize::try_from(top + r as isize).ok().filter(|&row| row < h && count > 0);
+            let row = usize::try_from(top + r as isize).ok().filter(|&row| row < h && inside > 0);
             let Some(row) = row else {
                 band.fill(0.0);
                 continue;
             };
             band[..start * channels].fill(0.0);
-            band[(start + count) * channels..].fill(0.0);
+            band[(start + inside) * channels..].fill(0.0);
             let from = &planes[row * w + skipped..];
-            assert!(from.len() >= (depth - 1) * h * w + count);
-            // SAFETY: `count` pixels of each channel are left in `from`, and there is room for them in the band.
+            assert!(from.len() >= (depth - 1) * h * w + inside);
+            // SAFETY: `inside` pixels of each channel are left in `from`, and there is room for them in the band.
             unsafe {
                 let to = band.as_mut_ptr().add(start * channels);
-                transpose_into(s, to, channels, from.as_ptr(), h * w, depth, count, Write::Set);
+                transpose_into(s, to, channels, from.as_ptr(), h * w, depth, inside, Write::Set);
             }
         }
     }

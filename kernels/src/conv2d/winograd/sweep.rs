@@ -9,8 +9,6 @@
 //!   A' products A, plus bias, transposed into y
 //! ```
 
-#![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
-
 use super::{Block, Layout, PLACES, Strip, Tiling, Window};
 use crate::{
     Write,
@@ -154,12 +152,13 @@ impl Piece<'_> {
         let tiles = block.tiles();
         let (corner, _) = taps(self.sweep);
         let [top, left] = [corner / planes.padded[1], corner % planes.padded[1]];
-        let layout = Layout { place: Layout::place(tiles, channels), tile: channels, channel: 1 };
+        let layout =
+            Layout { place: Layout::place_step(tiles, channels), tile: channels, channel: 1 };
         let mut inputs = scratch::floats(PLACES * layout.place);
         for strip in block.strips() {
             let window = Window {
                 planes: self.sweep.group_of(strip.image, group),
-                count: depth,
+                depth,
                 size: planes.size,
                 corner: [
                     (2 * strip.rows.start + top) as isize - planes.before[0] as isize,
@@ -172,7 +171,7 @@ impl Piece<'_> {
         }
         let wide = panel::<S>();
         let width = wide * panels.len();
-        let product_step = Layout::place(tiles, width);
+        let product_step = Layout::place_step(tiles, width);
         let mut products = scratch::floats(PLACES * product_step);
         for place in 0..PLACES {
             let inputs = &inputs[place * layout.place..][..tiles * channels];

@@ -12,8 +12,6 @@
 //!
 //! So a sum over many tiles is made on three levels, in a block, in 16 blocks and in `dw`, and rounding errors stay small.
 
-#![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
-
 use super::{Block, Layout, PLACES, Tiling, Window};
 use crate::{
     Write,
@@ -78,6 +76,7 @@ impl SimdKernel for Piece<'_> {
     fn run<S: Simd>(self, s: S) {
         let tiling = Tiling::of([self.d.oh(), self.d.ow()]);
         let tiles = self.d.n * tiling.rows * tiling.cols;
+        // At least two blocks: the sum of a few tiles, too, is made in parts.
         let mut blocks = tiling.blocks(0..self.d.n, WEIGHT_TILES.min(tiles.div_ceil(2))).peekable();
         let mut sums = scratch::floats(PLACES * self.sums_step::<S>());
         let mut write = self.write;
@@ -104,11 +103,11 @@ impl Piece<'_> {
         let depth = self.channels.len();
         let channels = depth.next_multiple_of(S::LANES);
         let tiles = block.tiles();
-        let place = Layout::place(tiles, channels);
+        let place = Layout::place_step(tiles, channels);
         let layout = Layout { place, tile: S::LANES, channel: tiles };
         let mut inputs = scratch::floats(PLACES * place);
         self.transform_inputs(s, &mut inputs, layout, block);
-        let grads_step = Layout::place(tiles, self.panels.len() * wide);
+        let grads_step = Layout::place_step(tiles, self.panels.len() * wide);
         let mut grads = scratch::floats(PLACES * grads_step);
         self.transform_grads(s, &mut grads, grads_step, block);
         for (place, sums) in sums.chunks_exact_mut(self.sums_step::<S>()).enumerate() {
@@ -128,7 +127,7 @@ impl Piece<'_> {
             let first = (strip.image * d.groups + self.group) * d.c_group() + self.channels.start;
             let window = Window {
                 planes: &self.x[first * plane..][..self.channels.len() * plane],
-                count: self.channels.len(),
+                depth: self.channels.len(),
                 size: [d.h, d.w],
                 corner: [
                     2 * strip.rows.start as isize - d.padding[0] as isize,
@@ -155,7 +154,7 @@ impl Piece<'_> {
             let first = (strip.image * d.groups + self.group) * d.o_group() + first_lane;
             let window = Window {
                 planes: &self.dy[first * plane..][..count * plane],
-                count,
+                depth: count,
                 size: [d.oh(), d.ow()],
                 corner: [2 * strip.rows.start as isize, 0],
                 cols,
