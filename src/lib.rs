@@ -49,6 +49,7 @@ pub mod files;
 pub mod interop;
 pub mod metrics;
 pub mod monitor;
+mod names;
 pub mod nn;
 pub mod numbers;
 pub mod ops;

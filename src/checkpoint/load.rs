@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::state::{NamedTensor, TrainingState};
 use crate::error::{Error, Result};
+use crate::names::nearest;
 use crate::params::{ParamId, Params};
 
 /// What may differ between a checkpoint and a model. Patterns are names in which `*` stands for
@@ -241,27 +242,6 @@ fn capture<'n>(pattern: &str, name: &'n str) -> Option<Option<&'n str>> {
     }
 }
 
-/// The candidate that is most like a name, if one is like it at all.
-pub(crate) fn nearest<'c>(name: &str, candidates: &'c [impl AsRef<str>]) -> Option<&'c str> {
-    let candidates = candidates.iter().take(100).map(AsRef::as_ref);
-    let close = candidates.filter(|candidate| edits(name, candidate) <= 1 + name.len() / 4);
-    close.min_by_key(|candidate| edits(name, candidate))
-}
-
-/// Levenshtein's distance: how many bytes must be inserted, removed or changed.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,6 +339,5 @@ mod tests {
         for (pattern, name) in [("", "a"), ("a*c", "abb"), ("ab*ba", "aba"), ("*.b", "x.bias")] {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
-        assert_eq!(edits("kitten", "sitting"), 3);
     }
 }

@@ -50,7 +50,6 @@ pub use background::BackgroundSaver;
 pub(crate) use commit::write_atomically;
 pub(crate) use index::check_names;
 pub use index::{Dtype, Role, TensorInfo};
-pub(crate) use load::nearest;
 pub use load::{LoadOptions, LoadReport, Mismatch};
 pub use manager::{Checkpoints, Entry, Loaded, Saved, Skipped, list};
 pub use reader::CheckpointFile;

@@ -162,6 +162,7 @@ impl Vfs for RealFs {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        // Opening a pipe to write would wait for a reader.
         if path.exists() {
             files::open(path)?;
         }

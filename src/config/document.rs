@@ -19,8 +19,8 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::checkpoint::nearest;
 use crate::error::{Error, Result};
+use crate::names;
 
 /// The bytes of the file in which something is written.
 pub(super) type Place = Range<usize>;
@@ -73,8 +73,8 @@ impl Document {
 
 /// The text of an unknown name, with the known one it may have been meant to be.
 pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
-    match nearest(name, known) {
-        Some(near) => format!(": did you mean `{near}`?"),
+    match names::did_you_mean(name, known) {
+        Some(meant) => format!(": {meant}"),
         None => format!("; expected one of {}", known.join(", ")),
     }
 }

@@ -14,7 +14,7 @@ use crate::optim::{
     ConstantLr, CosineAnnealing, ExponentialLr, LinearWarmUp, LrSchedule, MultiStepLr, OneCycle,
     PerStep, ReduceOnPlateau, Sgd, StepLr,
 };
-use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite, check_metric, measured};
+use crate::trainer::{DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, NonFinite, check_metric};
 
 const COUNT: std::ops::Range<u64> = 1..u64::MAX;
 const SMALL: std::ops::Range<u64> = 1..1 << 32;
@@ -203,7 +203,7 @@ fn reduce_on_plateau(table: &Table<'_>, min_lr: f32, values: bool) -> Result<Box
     let mut metric = VALID_LOSS;
     if let Some(value) = table.get("monitor") {
         metric = value.string("the name of a metric")?;
-        check_metric(metric, measured(values)).map_err(|error| value.error(error))?;
+        check_metric(metric, values).map_err(|error| value.error(error))?;
     }
     schedule = schedule.monitor(metric, mode);
     if let Some(delta) = table.get("min_delta") {
@@ -228,7 +228,7 @@ pub(super) fn monitor(root: &Table<'_>, values: bool) -> Result<EarlyStopping> {
         Error::Config { reason, .. } => rule.fault_within(reason),
         _ => rule.error(error),
     })?;
-    let check = |name| check_metric(name, measured(values));
+    let check = |name| check_metric(name, values);
     spec.metrics().into_iter().try_for_each(check).map_err(|error| rule.error(error))?;
     Ok(spec)
 }

@@ -100,7 +100,9 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Panics
     /// If `i` is not below [`len`](Self::len) or `y` has another size.
-    fn read_targets(&self, _i: usize, _y: &mut [f32]) {}
+    fn read_targets(&self, _i: usize, _y: &mut [f32]) {
+        unimplemented!("a data set with targets has to read them, too");
+    }
 
     /// Writes example `i` to `x`, which holds exactly one example.
     ///

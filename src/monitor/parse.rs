@@ -14,8 +14,8 @@ use std::str::FromStr;
 
 use super::rule::{Budget, MinDelta, Mode, Rule};
 use super::spec::{EarlyStopping, NanPolicy, Smoothing};
-use crate::checkpoint::nearest;
 use crate::error::{Error, Result};
+use crate::names::did_you_mean;
 
 /// Reads one rule. The parameters' values are checked by the caller.
 pub(super) fn rule(text: &str) -> Result<Rule> {
@@ -339,7 +339,7 @@ const NAMES: [&str; 13] = [
 
 /// What is said about a name that is no rule's.
 fn no_rule(name: &str) -> String {
-    let meant = nearest(name, &NAMES).map(|near| format!(" (did you mean `{near}`?)"));
+    let meant = did_you_mean(name, &NAMES).map(|meant| format!(" ({meant})"));
     let (last, others) = NAMES.split_last().expect("not empty");
     format!("expected {} or {last}{}", others.join(", "), meant.unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! From a run that ends, a run directory or a log to a [`Report`].
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::Value;
@@ -141,15 +141,10 @@ impl Report {
     /// # Errors
     /// If the log cannot be read, which also becomes a warning of this report.
     pub(super) fn add_resumes_of_log(&mut self, path: &Path) -> Result<()> {
-        let read = files::open(path).and_then(|mut file| {
-            let mut log = Vec::new();
-            file.read_to_end(&mut log).map(|_| log)
-        });
-        match read {
+        match files::read(path) {
             Ok(log) => self.add_resumes(&log),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                let error = Error::io("read", path, error);
                 self.warnings.push(error.to_string());
                 return Err(error);
             }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::evaluate::{check_metric, measured};
+use super::evaluate::check_metric;
 use super::fit::Run;
 use super::saver::Saver;
 use super::{Resume, RunInfo, Trainer, state};
@@ -19,8 +19,7 @@ impl<M: Module> Run<'_, M> {
         // A misspelt metric would only be missed after the first epoch; by a schedule, never.
         let watched = self.trainer.monitor.metrics();
         let mut watched = watched.into_iter().chain(self.trainer.schedule.metric());
-        let measured = measured(self.valid.targets() > 0);
-        watched.try_for_each(|name| check_metric(name, measured))?;
+        watched.try_for_each(|name| check_metric(name, self.valid.targets() > 0))?;
         let mut notes = self.trainer.warnings();
         let mut resumed_from = None;
         if let Some(mut checkpoints) = self.trainer.checkpoints.take() {

@@ -1,10 +1,10 @@
 //! Measuring a model on a data set in evaluation mode.
 
-use crate::checkpoint::nearest;
 use crate::data::{Batch, Batches, Dataset, outputs};
 use crate::error::{Error, Result};
 use crate::metrics::{self, ConfusionMatrix, Mean};
 use crate::monitor::{TRAIN_LOSS, VALID_LOSS};
+use crate::names::nearest;
 use crate::nn::Module;
 use crate::ops::{CrossEntropyOptions, Reduction};
 use crate::params::Params;
@@ -32,13 +32,9 @@ pub const CLASS_METRICS: [&str; 8] = [
 /// The same on data with values to predict.
 pub const VALUE_METRICS: [&str; 5] = [VALID_LOSS, TRAIN_LOSS, "mse", "mae", "train_mae"];
 
-/// What is measured on data with values to predict, or with classes.
-pub(crate) fn measured(values: bool) -> &'static [&'static str] {
-    if values { &VALUE_METRICS } else { &CLASS_METRICS }
-}
-
-/// Refuses a metric that is none of the `measured` ones.
-pub(crate) fn check_metric(name: &str, measured: &[&str]) -> Result<()> {
+/// Refuses a metric that is not measured on data with values to predict, or with classes.
+pub(crate) fn check_metric(name: &str, values: bool) -> Result<()> {
+    let measured: &[&str] = if values { &VALUE_METRICS } else { &CLASS_METRICS };
     if measured.contains(&name) {
         return Ok(());
     }
@@ -116,18 +112,19 @@ pub fn evaluate(model: &impl Module, params: &Params, data: &dyn Dataset) -> Eva
         .expect("cannot be interrupted")
 }
 
-/// The class probabilities of one example, as `data.read` or the like has prepared it.
+/// The class probabilities of each example in `input`, `[n, ..]`, prepared as by [`Dataset::read`]:
+/// `n` rows of one number per class.
 ///
 /// # Panics
-/// If the model does not accept the shape `[1, input_shape..]`.
+/// If the model does not accept the shape of `input`.
 pub fn predict(model: &impl Module, params: &Params, input: &crate::Tensor) -> Vec<f32> {
     answer(model, params, input, |g, logits| g.softmax(logits, -1))
 }
 
-/// The values that a model predicts for one example, as `data.read` or the like has prepared it.
+/// The values that a model predicts for each example in `input`, row by row.
 ///
 /// # Panics
-/// If the model does not accept the shape `[1, input_shape..]`.
+/// If the model does not accept the shape of `input`.
 pub fn predict_values(model: &impl Module, params: &Params, input: &crate::Tensor) -> Vec<f32> {
     answer(model, params, input, |_, values| values)
 }

@@ -46,7 +46,7 @@ pub use callback::{
 };
 pub use evaluate::{CLASS_METRICS, Evaluation, VALUE_METRICS, evaluate, predict, predict_values};
 #[cfg(feature = "cli")]
-pub(crate) use evaluate::{EVALUATION_BATCH, check_metric, measured};
+pub(crate) use evaluate::{EVALUATION_BATCH, check_metric};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;
 pub use step::NonFinite;

@@ -1,8 +1,8 @@
 //! `ferrotape ls`: the checkpoints of a run.
 
+use ferrotape::Error;
 use ferrotape::checkpoint::Roles;
 use ferrotape::numbers::size;
-use ferrotape::{Error, Result};
 use serde_json::json;
 
 use super::output::{Output, Table, number, or_dash};
@@ -34,24 +34,23 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         }
     }
     let [dir] = arguments.operands(["RUN_DIR"])?;
-    let (mut entries, skipped) = list(dir)?;
+    let (entries, skipped) = list(dir)?;
     let mut damaged: Vec<Error> = skipped.into_iter().map(|file| file.error).collect();
-    let mut checks = Vec::new();
-    entries.retain(|entry| {
-        let check = (!quick).then(|| verify(&entry.path));
-        let verified = check.as_ref().map(Result::is_ok);
-        match check {
-            Some(Err(error)) if is_gone(&error) => return false,
-            Some(Err(error)) => damaged.push(error),
-            _ => {}
-        }
-        checks.push(verified);
-        true
-    });
-    let is_sound = |check: &Option<bool>| *check != Some(false);
-    let sound = entries.iter().zip(&checks).filter(|(_, check)| is_sound(check));
-    let sound: Vec<_> = sound.map(|(entry, _)| entry.clone()).collect();
+    let mut checked = Vec::new();
+    for entry in entries {
+        let verified = match (!quick).then(|| verify(&entry.path)) {
+            Some(Err(error)) if is_gone(&error) => continue,
+            Some(Err(error)) => {
+                damaged.push(error);
+                Some(false)
+            }
+            check => check.map(|_| true),
+        };
+        checked.push((entry, verified));
+    }
     // What is damaged has no role: it is not counted on.
+    let sound = checked.iter().filter(|(_, verified)| *verified != Some(false));
+    let sound: Vec<_> = sound.map(|(entry, _)| entry.clone()).collect();
     let mut roles = retention(dir).roles(&sound).into_iter();
     let mut table = Table::new(&[
         ">generation",
@@ -64,8 +63,8 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         "verified",
     ]);
     let mut rows = Vec::new();
-    for (entry, verified) in entries.iter().zip(checks) {
-        let role = is_sound(&verified).then(|| roles.next()).flatten();
+    for (entry, verified) in &checked {
+        let role = if *verified == Some(false) { None } else { roles.next() };
         let roles = role.map(Roles::names).unwrap_or_default();
         let metric = entry.metric.as_ref();
         rows.push(json!({

@@ -20,8 +20,8 @@ pub(crate) fn open(path: &Path, best: bool) -> Result<CheckpointFile> {
         return CheckpointFile::open(path);
     }
     let (mut entries, mut skipped) = list(path)?;
-    // Where nothing was measured, as after an import, none is better than the newest.
-    let best = best && entries.iter().any(|entry| entry.metric.is_some());
+    // Where nothing finite was measured, as after an import, none is better than the newest.
+    let best = best && preferred(&entries, true).is_some();
     while let Some(at) = preferred(&entries, best) {
         let entry = entries.remove(at);
         match CheckpointFile::open(&entry.path).and_then(|file| file.verify().map(|()| file)) {
@@ -34,9 +34,8 @@ pub(crate) fn open(path: &Path, best: bool) -> Result<CheckpointFile> {
             Err(error) => skipped.push(Skipped { path: entry.path, error }),
         }
     }
-    let none = if best { "no checkpoint with a metric" } else { "no checkpoint" };
     Err(match skipped.is_empty() {
-        true => Error::config(path.display().to_string(), format!("this directory holds {none}")),
+        true => Error::config(path.display().to_string(), "this directory holds no checkpoint"),
         false => {
             let fault = RunDirFault::NoValidCheckpoint { skipped };
             Error::RunDir { path: path.to_owned(), fault }

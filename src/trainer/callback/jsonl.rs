@@ -108,7 +108,7 @@ impl JsonLines {
             }
         }
         let new: Vec<u8> =
-            lines.into_values().flat_map(|line| [line, vec![b'\n']].concat()).collect();
+            lines.into_values().flat_map(|line| line.into_iter().chain([b'\n'])).collect();
         if new == old {
             return Ok(());
         }
