@@ -258,6 +258,9 @@ fn run(invocation: &Invocation) -> Result<ExitCode> {
         }
         return Ok(ExitCode::from(128 + signal.map_or(2, |signal| signal as u8)));
     }
+    if outcome.unsaved {
+        return Ok(ExitCode::FAILURE);
+    }
     report(&outcome, &data.valid, &data.test, &options, invocation.json)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -352,9 +355,10 @@ impl Callback for KeepSettings {
     }
 }
 
-/// `runs/mnist_cnn-N`: the newest that exists, to resume it, or else the next free one.
+/// `runs/mnist_cnn-N`: the newest that holds a run, to resume it, or else the next free one.
 fn default_run_dir(resume: bool) -> PathBuf {
     let dir = |n: u32| PathBuf::from(format!("runs/mnist_cnn-{n}"));
     let free = (1..).find(|&n| !dir(n).exists()).expect("there are many numbers");
-    dir(if resume { (free - 1).max(1) } else { free })
+    let holds_run = |&n: &u32| dir(n).join(SETTINGS).exists();
+    dir(if resume { (1..free).rev().find(holds_run).unwrap_or(1) } else { free })
 }

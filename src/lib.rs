@@ -34,6 +34,11 @@
 #![doc = include_str!("../DESIGN.md")]
 #![forbid(unsafe_code)]
 
+/// The program in the README is one.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod config;

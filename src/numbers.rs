@@ -11,6 +11,16 @@ pub fn short(value: f64) -> String {
     format!("{value:.*}", digits.unsigned_abs() as usize)
 }
 
+/// Four significant digits, without zeros at the end: `0.5`, `1e-4`.
+pub fn trimmed(value: f64) -> String {
+    let text = short(value);
+    let (digits, exponent) = text.split_at(text.find('e').unwrap_or(text.len()));
+    match digits.contains('.') {
+        true => digits.trim_end_matches('0').trim_end_matches('.').to_owned() + exponent,
+        false => text,
+    }
+}
+
 /// A standard error with two significant digits: more are not meant.
 pub fn two_digits(error: f64) -> String {
     if !(1e-4..10.0).contains(&error) {
@@ -36,10 +46,18 @@ pub fn setting(value: f64) -> String {
     if f64::from(narrow) == value { narrow.to_string() } else { value.to_string() }
 }
 
-/// A setting as it was written down or, where it was computed, with four significant digits.
-pub fn short_setting(value: f64) -> String {
+/// A number in at most seven characters, if it can be done: as it was written down, 0.05 for instance,
+/// or, where it was computed, with three significant digits.
+pub fn narrow(value: f64) -> String {
     let text = (value as f32).to_string();
-    if text.len() <= 7 { text } else { short(value) }
+    match value.abs() {
+        _ if text.len() <= 7 => text,
+        1e-3..1e6 => {
+            let digits = (2.0 - value.abs().log10().floor()).max(0.0);
+            format!("{value:.*}", digits as usize)
+        }
+        _ => format!("{value:.2e}"),
+    }
 }
 
 /// A share from 0 to 1 in percent.
@@ -111,6 +129,10 @@ mod tests {
             assert_eq!(short(value), text);
         }
         assert_eq!(
+            [0.0, 0.5, 120.0, 1e-4, 3.0779e-4, 1e9].map(trimmed),
+            ["0", "0.5", "120", "1e-4", "3.078e-4", "1e9"]
+        );
+        assert_eq!(
             [0.01883, 0.1, 1.26, 12.34, 1e-5].map(two_digits),
             ["0.019", "0.10", "1.3", "12.34", "1.000e-5"]
         );
@@ -123,8 +145,9 @@ mod tests {
     #[test]
     fn settings_have_the_digits_that_were_written() {
         assert_eq!([f64::from(0.05_f32), 0.05, 1e-4].map(setting), ["0.05", "0.05", "0.0001"]);
-        let rates = [0.05_f32, 0.0005, 0.048776414, 1e-8].map(|lr| short_setting(f64::from(lr)));
-        assert_eq!(rates, ["0.05", "0.0005", "0.04878", "1.000e-8"]);
+        let rates = [0.05_f32, 0.0005, 0.048776414, 0.0073223305, 3.0779e-4, -1234.567, 1e-8];
+        let texts = rates.map(|rate| narrow(rate.into()));
+        assert_eq!(texts, ["0.05", "0.0005", "0.0488", "0.00732", "3.08e-4", "-1235", "1.00e-8"]);
     }
 
     #[test]

@@ -136,6 +136,32 @@ fn retention_keeps_the_last_the_best_and_the_pinned() {
     assert_eq!(names, 3 + 2, "three checkpoints, lock and manifest");
 }
 
+#[test]
+fn stale_temporaries_go_only_under_the_lock() {
+    let dir = scratch("stale");
+    let open = Checkpoints::open(&dir).unwrap();
+    let stale = dir.join(".ckpt-00000007.tmp");
+    fs::write(&stale, "half a checkpoint").unwrap();
+    assert!(Checkpoints::open(&dir).is_err(), "two writers");
+    assert!(stale.exists(), "it may be what the other is writing");
+    drop(open);
+    let mut checkpoints = Checkpoints::open(&dir).unwrap();
+    assert!(!stale.exists());
+    assert_eq!(checkpoints.save(&state(1), None).unwrap().generation, 8, "no name is used twice");
+}
+
+#[test]
+fn a_damaged_file_that_may_have_been_the_best_is_reported() {
+    let dir = scratch("damaged-best");
+    let mut checkpoints = Checkpoints::open(&dir).unwrap();
+    let paths = [0.1, 0.3, 0.2].map(|value| checkpoints.save(&state(1), loss(value)).unwrap().path);
+    drop(checkpoints);
+    fs::write(&paths[0], "nothing").unwrap();
+    let best = Checkpoints::open(&dir).unwrap().load_best().unwrap().unwrap();
+    assert_eq!((best.generation, best.skipped.len()), (2, 1));
+    assert_eq!(best.skipped[0].path, paths[0]);
+}
+
 /// The newest two of five are damaged in a tensor, where opening does not look. They must not count as the last two, or
 /// deleting the others would leave nothing.
 #[test]

@@ -626,3 +626,30 @@ proptest! {
         prop_assert!(!error.contains("panicked"), "{command} {arguments:?}: {error}");
     }
 }
+
+/// Opening a pipe waits for somebody to write to it: nobody will.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let dir = run_dir("fifo", [0.1, 0.5, 0.4, 0.3, 0.2]);
+    let pipe = |name: &str| {
+        let path = dir.join(name);
+        let _ = std::fs::remove_file(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path.to_str().unwrap().to_owned()
+    };
+    let (run, file, toml) = (dir.to_str().unwrap(), pipe("file"), pipe("run.toml"));
+    let (weights, log) = (pipe("w.safetensors"), pipe("log.jsonl"));
+    for arguments in [
+        &["replay", &*file, "--rule", "patience(3)"][..],
+        &["report", &log],
+        &["train", &toml, "--check"],
+        &["import", &weights, "--run-dir", run, "--arch", &file],
+    ] {
+        let (code, _, error) = ferrotape(arguments);
+        assert!(code == 1 && error.contains("not a regular file"), "{arguments:?}: {code} {error}");
+    }
+    pipe("lock");
+    let (code, _, error) = ferrotape(&["prune", run]);
+    assert!(code == 1 && error.contains("lock"), "{code} {error}");
+}

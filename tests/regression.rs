@@ -11,7 +11,7 @@ use ferrotape::nn::{Layer, Module, Sequential};
 use ferrotape::optim::Sgd;
 use ferrotape::report::HtmlReport;
 use ferrotape::rng::{Purpose, Stream};
-use ferrotape::trainer::{JsonLines, Resume, Trainer, evaluate};
+use ferrotape::trainer::{JsonLines, Resume, Trainer, evaluate, predict_values};
 use ferrotape::{Graph, Params, Tape, metrics};
 
 mod common;
@@ -81,6 +81,7 @@ fn an_evaluation_measures_each_example() {
     let x = g.input(&batch.inputs);
     let predicted = model.forward(&mut g, x);
     let (predicted, targets) = (g.value(predicted), batch.targets.data());
+    assert_eq!(predict_values(&model, &params, &batch.inputs), predicted);
     let close = |a: f64, b: f64| (a - b).abs() < 1e-6 * b;
     assert!(close(found.loss, metrics::mean_squared_error(predicted, targets)));
     let mae = found.mean_absolute_error;

@@ -236,8 +236,8 @@ fn logs_on_a_full_disk_end_with_a_whole_record_and_do_not_end_the_run() {
     assert!(json.lines().count() < evaluations, "no disk was full");
     assert_eq!(json.lines().count() + warned[0], evaluations + 1);
 
-    let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
-    let events = files.filter(|path| path.to_str().unwrap().contains("tfevents")).next().unwrap();
+    let mut files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let events = files.find(|path| path.to_str().unwrap().contains("tfevents")).unwrap();
     let events = std::fs::read(events).unwrap();
     let (mut at, mut records) = (0, 0);
     while at < events.len() {
@@ -308,8 +308,11 @@ fn a_full_disk_is_a_warning_and_costs_no_older_checkpoint() {
             trainer = trainer.save_in_background(Duration::from_secs(3600));
         }
         let outcome = fit(trainer).unwrap();
+        assert!(outcome.warnings[0].starts_with("not saved: "), "{:?}", outcome.warnings);
         assert!(outcome.warnings[0].contains("No space left"), "{:?}", outcome.warnings);
         assert_eq!((outcome.digest, outcome.stop), (None, whole.stop.clone()));
+        assert!(outcome.unsaved && !whole.unsaved);
+        assert!(outcome.warnings.last().unwrap().contains("on no disk"), "{:?}", outcome.warnings);
         assert_eq!(bits(&outcome.params), bits(&whole.params), "the run itself went on");
         fs.fail(0, 0, ENOSPC);
         // In the background the first save may still have met the full disk.
@@ -317,6 +320,28 @@ fn a_full_disk_is_a_warning_and_costs_no_older_checkpoint() {
         assert!(saved == 1 || (background && saved == 0), "{saved} checkpoints");
         assert_nothing_lost("disk full", Arc::new(fs), "run", toy::STEPS_PER_EPOCH);
     }
+}
+
+#[test]
+fn a_warning_of_cleaning_up_does_not_say_that_nothing_was_saved() {
+    // Once the preflight has cleaned up behind it, nothing can be removed any more.
+    let removed = AtomicU64::new(0);
+    let fs = HookFs::new(move |name, _| match name {
+        "remove" if removed.fetch_add(1, Ordering::Relaxed) > 0 => {
+            Err(std::io::Error::from_raw_os_error(13))
+        }
+        _ => Ok(()),
+    });
+    let dir = scratch("trainer_faults", "remove");
+    let checkpoints = Checkpoints::open_in(Arc::new(fs), &dir).unwrap();
+    let outcome = fit(toy::trainer(checkpoints, false)).unwrap();
+    assert_eq!(outcome.digest, whole().digest);
+    assert!(!outcome.warnings.is_empty(), "nothing had to go");
+    assert!(
+        outcome.warnings.iter().all(|w| w.starts_with("cannot remove ")),
+        "{:?}",
+        outcome.warnings
+    );
 }
 
 /// Notes the steps whose evaluations are said to be in a checkpoint.

@@ -15,11 +15,12 @@
 //! | W3 | pooling, ReLU, batch normalisation, cross-entropy, SGD |
 //! | W4 | whole training steps; each in a process of its own, for its peak memory |
 //! | W5 | inference on one image |
-//! | W7 | saving and loading 500 MB: a bench of its own, `cargo bench --bench checkpoint` |
+//! | W7 | saving and loading 500 MB; saving in the background |
 //!
 //! Each result is compared with its naive twin before it is timed. Times are medians; compare
 //! rows of one run only, since absolute times drift.
 
+mod checkpoint;
 mod machine;
 mod rows;
 mod small_ops;
@@ -154,6 +155,7 @@ impl Report {
                 self.w5(threads);
             });
         }
+        self.w7();
     }
 
     fn wanted(&self, workload: &str, name: &str, op: &str) -> bool {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 /// The columns of [`Row::table_line`].
-pub(crate) const HEADER: &str = "workload         name op            threads       median   GFLOP/s  % of peak      GB/s  MB   vs best peer";
+pub(crate) const HEADER: &str = "workload         name op            threads       median   GFLOP/s  % of peak      GB/s  MB   vs";
 
 /// Repetitions of one measurement, in seconds, sorted.
 pub(crate) struct Timing(Vec<f64>);
@@ -28,6 +28,11 @@ impl Timing {
             f();
             times.push(started.elapsed().as_secs_f64());
         }
+        Timing::new(times)
+    }
+
+    /// Measured times, in seconds.
+    pub(crate) fn new(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         Timing(times)
     }
@@ -50,6 +55,8 @@ pub(crate) struct Row {
     images_per_second: Option<f64>,
     /// Peak memory of the process.
     rss_mb: Option<f64>,
+    /// What it is to be compared with, and the median of that over its own.
+    ratio: Option<(&'static str, f64)>,
 }
 
 impl Row {
@@ -74,6 +81,7 @@ impl Row {
             gbytes: None,
             images_per_second: None,
             rss_mb: None,
+            ratio: None,
         }
     }
 
@@ -89,6 +97,12 @@ impl Row {
 
     pub(crate) fn images(mut self, images: usize) -> Self {
         self.images_per_second = Some(images as f64 / self.median);
+        self
+    }
+
+    /// Notes how fast it is beside another row, which did the same without the safety.
+    pub(crate) fn beside(mut self, what: &'static str, other: &Row) -> Self {
+        self.ratio = Some((what, other.median / self.median));
         self
     }
 
@@ -124,6 +138,9 @@ impl Row {
                 row[key] = value.into();
             }
         }
+        if let Some((what, ratio)) = self.ratio {
+            row[format!("ratio_to_{what}")] = ratio.into();
+        }
         row
     }
 
@@ -143,6 +160,7 @@ impl Row {
             gbytes: row["gbs"].as_f64(),
             images_per_second: row["ips"].as_f64(),
             rss_mb: row["rss"].as_f64(),
+            ratio: None,
         })
     }
 
@@ -150,15 +168,17 @@ impl Row {
         let number =
             |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.1}"));
         let percent = self.gflops.map_or(String::new(), |gf| format!("{:.0}%", 100.0 * gf / peak));
-        let peer = best_peer
-            .map_or(String::new(), |(peer, median)| format!("{:.2}x {peer}", median / self.median));
+        let peer = best_peer.map(|(peer, median)| (peer, median / self.median));
+        let beside = [self.ratio, peer].into_iter().flatten();
+        let beside: Vec<_> = beside.map(|(what, ratio)| format!("{ratio:.2}x {what}")).collect();
         let Row { workload, name, op, threads, .. } = self;
         format!(
-            "{workload:<8} {name:>12} {op:<12} {threads:>8} {:>9.1} us {:>9} {percent:>10} {:>9} {:>3} {peer}",
+            "{workload:<8} {name:>12} {op:<12} {threads:>8} {:>9.1} us {:>9} {percent:>10} {:>9} {:>3} {}",
             1e6 * self.median,
             number(self.gflops),
             number(self.gbytes),
             self.rss_mb.map_or(String::new(), |mb| format!("{mb:.0}")),
+            beside.join(", "),
         )
     }
 }

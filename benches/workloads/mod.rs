@@ -4,6 +4,7 @@
 // Each bench uses its part of this module.
 #![allow(dead_code)]
 
+use ferrotape::checkpoint::{NamedTensor, TrainingState};
 use ferrotape::nn::{Layer, Module, Sequential};
 use ferrotape::optim::Sgd;
 use ferrotape::rng::{Purpose, Stream};
@@ -242,6 +243,17 @@ fn layers(net: &str) -> (Vec<Layer>, Vec<usize>) {
             ],
             vec![784],
         ),
+        // 12.7 million parameters.
+        "wide" => (
+            vec![
+                Layer::linear(784, 4096),
+                Layer::Relu,
+                Layer::linear(4096, 2304),
+                Layer::Relu,
+                Layer::linear(2304, 10),
+            ],
+            vec![784],
+        ),
         _ => unreachable!("no network {net}"),
     }
 }
@@ -290,6 +302,23 @@ impl Network {
         let x = g.input(&self.input);
         let logits = self.model.forward(&mut g, x);
         g.value(logits)[0]
+    }
+
+    /// The weights and the velocity, lent, as for a save.
+    pub(crate) fn state(&self) -> TrainingState<'_> {
+        let mut state =
+            TrainingState { params: self.tensors(self.params.flat()), ..TrainingState::default() };
+        state.optimizer.slots = self.tensors(self.sgd.velocity());
+        state
+    }
+
+    fn tensors<'a>(&'a self, values: &'a [f32]) -> Vec<NamedTensor<'a>> {
+        let params = &self.params;
+        let tensor = |id| {
+            let shape = params.shape(id).to_vec();
+            NamedTensor::new(params.name(id), shape, &values[params.range(id)])
+        };
+        params.ids().map(tensor).collect()
     }
 
     /// Fails unless training on a handful of examples lowers the loss, which begins near that of

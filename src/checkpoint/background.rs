@@ -223,3 +223,21 @@ fn snapshot(
     old.clock.clone_from(&state.clock);
     old
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_pays_for_copying_as_well_as_for_writing() {
+        let dir = std::env::temp_dir().join(format!("ferrotape-saver-{}", std::process::id()));
+        let mut saver = BackgroundSaver::new(Checkpoints::open(&dir).unwrap()).overhead(0.1);
+        saver.snapshot_cost = Duration::from_secs(1);
+        let state = TrainingState::default();
+        let result = Err(Error::config("disk", "full"));
+        let _ = saver.note(Finished { result, cost: Duration::from_secs(2), state });
+        assert_eq!(saver.pause, Duration::from_secs(30));
+        drop(saver);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

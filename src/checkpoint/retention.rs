@@ -161,12 +161,13 @@ mod tests {
         assert_eq!(kept(&retention, &entries), [2, 4, 7, 8], "the last count at least 2");
         retention.every_epochs = Some(3);
         assert_eq!(kept(&retention, &entries), [2, 3, 4, 6, 7, 8]);
+        let mut twice = entries.clone();
+        twice[5].cursor = twice[3].cursor;
+        assert_eq!(kept(&retention, &twice), [2, 3, 4, 6, 7, 8], "of two at a mark the first");
         entries[5].pinned = true;
         assert_eq!(kept(&retention, &entries), [2, 3, 4, 5, 6, 7, 8]);
-        // In the middle of an epoch there is no mark; of two at the same mark the first counts.
         entries[3].cursor.position = 1;
-        entries[7].cursor = entries[6].cursor;
-        assert_eq!(kept(&retention, &entries), [2, 4, 5, 6, 7, 8]);
+        assert_eq!(kept(&retention, &entries), [2, 4, 5, 6, 7, 8], "no mark within an epoch");
     }
 
     #[test]

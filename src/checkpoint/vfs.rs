@@ -312,3 +312,38 @@ impl Drop for RealLock {
         let _ = self.0.unlock();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("ferrotape-vfs-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// The kernel reports a failed write-back to one call only, and a second one would succeed.
+    #[test]
+    fn what_the_early_flush_was_told_fails_the_sync() {
+        let dir = scratch("flush");
+        let mut file = RealWrite::new(File::create(dir.join("f")).unwrap());
+        let (wake, _woken) = mpsc::channel();
+        let thread = std::thread::spawn(|| Err(io::Error::other("lost")));
+        file.flusher = Some(Flusher { wake, thread });
+        assert_eq!(file.sync_all().unwrap_err().to_string(), "lost");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// A source that is not there makes linking fail as on a file system without links.
+    #[test]
+    fn publishing_without_links_replaces_nothing() {
+        let dir = scratch("publish");
+        let (from, to) = (dir.join("from"), dir.join("to"));
+        fs::write(&to, "old").unwrap();
+        let error = RealFs.publish(&from, &to).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -3,8 +3,9 @@
 //! Text in an SVG shrinks with the picture, so that one drawing cannot be readable at both widths.
 //! Each chart is therefore drawn twice, and the style sheet shows one of the two.
 
-use super::drawing::{Drawing, LETTER, trimmed};
+use super::drawing::{Drawing, LETTER};
 use super::scale::extent;
+use crate::numbers::trimmed;
 
 /// One chart over the evaluations of a run.
 pub(super) struct Chart<'a> {

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use super::chart::{Chart, Mark, Series, Zone};
 use super::html::escape;
 use super::scale::{Scale, extent};
-use crate::numbers::short;
+use crate::numbers::{short, trimmed};
 
 /// Width of a letter in pixels, with a little to spare.
 pub(super) const LETTER: f64 = 6.6;
@@ -302,15 +302,6 @@ impl<'a> Drawing<'a> {
                 escape(hint)
             );
         }
-    }
-}
-
-/// A value for an axis: four digits, without zeros at the end.
-pub(super) fn trimmed(value: f64) -> String {
-    let text = short(value);
-    match text.contains('.') && !text.contains('e') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a run that ends, a run directory or a log to a [`Report`].
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde_json::Value;
@@ -10,6 +10,7 @@ use super::{Mistake, Network, Report, Validation, pictures};
 use crate::checkpoint::{self, CheckpointFile, Entry, Retention, Role};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::files::{self, read_text};
 use crate::monitor::{EarlyStopping, Observation, read_log};
 use crate::nn::Module;
 use crate::numbers::grouped;
@@ -103,7 +104,7 @@ impl Report {
     /// If the file cannot be read or has no evaluation.
     pub fn of_log(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let text = read_text(path)?;
         let history = read_log(path, &text)?;
         let named = text.lines().rev().find_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
@@ -140,7 +141,11 @@ impl Report {
     /// # Errors
     /// If the log cannot be read, which also becomes a warning of this report.
     pub(super) fn add_resumes_of_log(&mut self, path: &Path) -> Result<()> {
-        match std::fs::read(path) {
+        let read = files::open(path).and_then(|mut file| {
+            let mut log = Vec::new();
+            file.read_to_end(&mut log).map(|_| log)
+        });
+        match read {
             Ok(log) => self.add_resumes(&log),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
@@ -190,7 +195,7 @@ impl Validation {
 fn settings(config: &[(String, String)]) -> Vec<(String, String)> {
     let plain = |value: &str| {
         let inner = value.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')'));
-        inner.unwrap_or(if value == "None" { "none" } else { value }).to_owned()
+        inner.unwrap_or(if ["None", "[]"].contains(&value) { "none" } else { value }).to_owned()
     };
     let shown = config.iter().filter(|(key, _)| key != "architecture");
     shown.map(|(key, value)| (key.replace('_', " "), plain(value))).collect()

@@ -80,9 +80,12 @@ fn judgement(report: &Report, last: &Observation, verdict: &Verdict) -> String {
             format!("{yes}{} {kept}", overfitting(report, best, last, verdict))
         }
         Condition::Plateau => format!(
-            "{enough}From epoch {} on nothing moved by more than its noise: more epochs of the \
-             same would hardly have found anything better. {kept}",
-            best.epoch
+            "{enough}{} nothing moved by more than its noise: more epochs of the same would hardly \
+             have found anything better. {kept}",
+            match best.epoch {
+                epoch if epoch == last.epoch => "At the end".to_owned(),
+                epoch => format!("From epoch {epoch} on"),
+            }
         ),
         Condition::Learning if early => format!(
             "Perhaps not: {} was still getting better over the last evaluations. More patience, \

@@ -35,6 +35,7 @@ impl<M: Module> Run<'_, M> {
             notes,
             epoch: self.position.epoch,
             step: self.position.step,
+            history: self.monitor.history().to_vec(),
             steps_per_epoch: self.stepper.per_epoch(),
             train_examples: self.train.len(),
             valid_examples: self.valid.len(),

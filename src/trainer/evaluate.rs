@@ -121,29 +121,29 @@ pub fn evaluate(model: &impl Module, params: &Params, data: &dyn Dataset) -> Eva
 /// # Panics
 /// If the model does not accept the shape `[1, input_shape..]`.
 pub fn predict(model: &impl Module, params: &Params, input: &crate::Tensor) -> Vec<f32> {
-    let mut tape = Tape::new();
-    let mut g = Graph::eval(&mut tape, params);
-    let x = g.input(input);
-    let logits = model.forward(&mut g, x);
-    let probabilities = g.softmax(logits, -1);
-    g.value(probabilities).to_vec()
+    answer(model, params, input, |g, logits| g.softmax(logits, -1))
 }
 
-/// What a model gives for inputs in evaluation mode: predicted values, or scores of classes.
+/// The values that a model predicts for one example, as `data.read` or the like has prepared it.
 ///
 /// # Panics
-/// If the model does not accept them.
-#[cfg(feature = "cli")]
-pub(crate) fn predict_values(
+/// If the model does not accept the shape `[1, input_shape..]`.
+pub fn predict_values(model: &impl Module, params: &Params, input: &crate::Tensor) -> Vec<f32> {
+    answer(model, params, input, |_, values| values)
+}
+
+fn answer(
     model: &impl Module,
     params: &Params,
     input: &crate::Tensor,
+    read: impl FnOnce(&mut Graph<'_, '_>, Var) -> Var,
 ) -> Vec<f32> {
     let mut tape = Tape::new();
     let mut g = Graph::eval(&mut tape, params);
     let x = g.input(input);
     let output = model.forward(&mut g, x);
-    g.value(output).to_vec()
+    let answer = read(&mut g, output);
+    g.value(answer).to_vec()
 }
 
 /// Evaluates with a tape that is kept, and gives up when interrupted.

@@ -25,6 +25,11 @@ impl<M: Module> Trainer<M> {
     /// Trains until the monitor, the number of epochs or an interruption ends it, and restores
     /// the best weights.
     ///
+    /// What is learnt follows from the data. Where examples have classes it is cross-entropy that is
+    /// minimised; where they have values
+    /// ([`ArrayDataset::with_targets`](crate::data::ArrayDataset::with_targets)), the mean squared
+    /// error.
+    ///
     /// A full disk does not end a run: it is a warning ([`Outcome::warnings`]), and saving is tried
     /// again later, that of the best evaluation included. Nor does a log that cannot be written.
     ///
@@ -302,7 +307,7 @@ impl<'d, M: Module> Run<'d, M> {
     /// Passes on what happened while saving.
     fn note(&mut self, report: Report) -> Result<()> {
         self.unsaved |= report.no_room;
-        report.warnings.iter().try_for_each(|warning| self.warn(format!("not saved: {warning}")))
+        report.warnings.into_iter().try_for_each(|warning| self.warn(warning))
     }
 
     fn warn(&mut self, warning: String) -> Result<()> {
@@ -320,6 +325,10 @@ impl<'d, M: Module> Run<'d, M> {
         let stop = stop?;
         saved?;
         self.note(last?)?;
+        let unsaved = checkpoints.is_some() && self.unsaved;
+        if unsaved {
+            self.warn("the end of this run is on no disk: there was no room for it".to_owned())?;
+        }
         self.tell_of_the_end(&stop, checkpoints.as_ref())?;
 
         let best = self.monitor.best();
@@ -333,6 +342,7 @@ impl<'d, M: Module> Run<'d, M> {
             best,
             history: self.monitor.history().to_vec(),
             steps: self.position.step,
+            unsaved,
             digest: last.filter(|_| !self.unsaved).map(|entry| entry.digest.clone()),
             best_checkpoint: of_best.map(|entry| entry.path.clone()),
             last_checkpoint: last.map(|entry| entry.path.clone()),

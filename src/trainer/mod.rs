@@ -44,9 +44,9 @@ pub use callback::{
     Callback, EndInfo, EvaluationInfo, JsonLines, PrintProgress, Progress, RunInfo, StepInfo,
     TensorBoard,
 };
-pub use evaluate::{CLASS_METRICS, Evaluation, VALUE_METRICS, evaluate, predict};
+pub use evaluate::{CLASS_METRICS, Evaluation, VALUE_METRICS, evaluate, predict, predict_values};
 #[cfg(feature = "cli")]
-pub(crate) use evaluate::{EVALUATION_BATCH, check_metric, measured, predict_values};
+pub(crate) use evaluate::{EVALUATION_BATCH, check_metric, measured};
 pub use interrupt::Interrupt;
 pub use state::recorded_history;
 pub use step::NonFinite;
@@ -327,6 +327,9 @@ pub struct Outcome<M> {
     pub history: Vec<Observation>,
     /// Steps taken in all, also before a resume.
     pub steps: u64,
+    /// Whether there was no room on the disk for the state at the end: what the run directory has is
+    /// older.
+    pub unsaved: bool,
     /// The digest of the complete state at the end, if it was saved: equal for an interrupted and
     /// resumed run and an uninterrupted one.
     pub digest: Option<String>,

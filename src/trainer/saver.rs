@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 pub(super) enum Saver {
     #[default]
     Nowhere,
-    AtOnce(Checkpoints),
+    AtOnce(Box<Checkpoints>),
     Background(Box<BackgroundSaver>),
 }
 
@@ -19,7 +19,7 @@ pub(super) enum Saver {
 #[derive(Default)]
 pub(super) struct Report {
     /// What the user should know: cleaning up failed, or the disk is full.
-    pub(super) warnings: Vec<Error>,
+    pub(super) warnings: Vec<String>,
     /// Whether there was no room for the last state. What was saved before is untouched.
     pub(super) no_room: bool,
 }
@@ -28,7 +28,7 @@ impl Saver {
     /// With an interval, saves in the background, and every so often between evaluations too.
     pub(super) fn new(checkpoints: Checkpoints, background: Option<Duration>) -> Self {
         match background {
-            None => Saver::AtOnce(checkpoints),
+            None => Saver::AtOnce(Box::new(checkpoints)),
             Some(interval) => {
                 let saver = BackgroundSaver::new(checkpoints).interval(interval);
                 Saver::Background(Box::new(saver))
@@ -87,7 +87,7 @@ impl Saver {
     pub(super) fn finish(self) -> (Option<Checkpoints>, Result<Report>) {
         match self {
             Saver::Nowhere => (None, Ok(Report::default())),
-            Saver::AtOnce(checkpoints) => (Some(checkpoints), Ok(Report::default())),
+            Saver::AtOnce(checkpoints) => (Some(*checkpoints), Ok(Report::default())),
             Saver::Background(saver) => {
                 let (checkpoints, last) = saver.finish();
                 (Some(checkpoints), report(last))
@@ -102,9 +102,12 @@ fn report(saved: Result<Option<Saved>>) -> Result<Report> {
     match saved {
         Ok(saved) => {
             let warnings = saved.map(|saved| saved.warnings).unwrap_or_default();
+            let warnings = warnings.iter().map(Error::to_string).collect();
             Ok(Report { warnings, no_room: false })
         }
-        Err(error) if error.is_no_room() => Ok(Report { warnings: vec![error], no_room: true }),
+        Err(error) if error.is_no_room() => {
+            Ok(Report { warnings: vec![format!("not saved: {error}")], no_room: true })
+        }
         Err(error) => Err(error),
     }
 }

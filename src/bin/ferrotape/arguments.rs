@@ -37,24 +37,24 @@ impl Arguments {
     /// The name of the next option that only this command may know.
     pub(crate) fn option(&mut self) -> Result<Option<String>, Exit> {
         while let Some(argument) = self.parser.next()? {
-            match argument {
+            let name = match argument {
                 Short('h') | Long("help") => return Err(Exit::Help),
-                Long("json") => self.json = true,
-                Short('o') => return Ok(Some(self.named("output".to_owned()))),
-                Long(name) => {
-                    let name = name.to_owned();
-                    return Ok(Some(self.named(name)));
+                Long("json") => {
+                    self.json = true;
+                    continue;
                 }
-                Value(operand) => self.operands.push(operand),
+                Value(operand) => {
+                    self.operands.push(operand);
+                    continue;
+                }
+                Short('o') => "output".to_owned(),
+                Long(name) => name.to_owned(),
                 other @ Short(_) => return Err(other.unexpected().into()),
-            }
+            };
+            self.last.clone_from(&name);
+            return Ok(Some(name));
         }
         Ok(None)
-    }
-
-    fn named(&mut self, option: String) -> String {
-        self.last.clone_from(&option);
-        option
     }
 
     /// The error for an option that the command does not know.

@@ -8,12 +8,12 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
-/// Owns a file that was opened for appending.
+/// Owns a file that is open for writing.
 pub(super) struct Append<F = File> {
     path: PathBuf,
     file: F,
@@ -26,16 +26,16 @@ pub(super) struct Append<F = File> {
 
 /// What is asked of the file.
 pub(super) trait Cut: Write {
-    /// The length; `None` for what has none, such as a pipe or a terminal.
-    fn size(&self) -> io::Result<Option<u64>>;
+    /// Goes to the end, and says where that is; `None` for what has none, such as a pipe.
+    fn end(&mut self) -> io::Result<Option<u64>>;
 
     fn cut(&self, size: u64) -> io::Result<()>;
 }
 
 impl Cut for File {
-    fn size(&self) -> io::Result<Option<u64>> {
-        let metadata = self.metadata()?;
-        Ok(metadata.is_file().then_some(metadata.len()))
+    fn end(&mut self) -> io::Result<Option<u64>> {
+        // Not opened in append mode, in which Windows cuts no files.
+        if self.metadata()?.is_file() { self.seek(SeekFrom::End(0)).map(Some) } else { Ok(None) }
     }
 
     fn cut(&self, size: u64) -> io::Result<()> {
@@ -78,7 +78,7 @@ impl<F: Cut> Append<F> {
             return Ok(());
         }
         self.mend()?;
-        let size = self.file.size()?;
+        let size = self.file.end()?;
         self.file.write_all(&self.pending).inspect_err(|_| {
             self.torn = size;
             // If that fails, too, it is tried again before anything else is written.
@@ -126,7 +126,7 @@ mod tests {
     }
 
     impl Cut for &Disk {
-        fn size(&self) -> io::Result<Option<u64>> {
+        fn end(&mut self) -> io::Result<Option<u64>> {
             Ok(Some(self.bytes.borrow().len() as u64))
         }
 

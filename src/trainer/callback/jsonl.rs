@@ -12,12 +12,13 @@ use super::append::Append;
 use super::{Callback, EndInfo, EvaluationInfo, RunInfo};
 use crate::checkpoint::write_atomically;
 use crate::error::{Error, Result};
-use crate::monitor::Verdict;
+use crate::monitor::{Monitor, Observation, Verdict};
 
 /// Writes one JSON object per evaluation to a file.
 ///
-/// When a run is resumed, lines after the point of resumption are dropped first: the log is of
-/// one run, however often it was interrupted.
+/// When a run is resumed, lines after the point of resumption are dropped first, and those that a
+/// crash has kept from being written are added: the log is of one run, however often it was
+/// interrupted.
 ///
 /// The log always ends with a whole line. If one cannot be written, because the disk is full, that
 /// is a warning of the run; it is kept in memory and written with the next, or at the end.
@@ -48,7 +49,7 @@ struct Line<'a> {
     stop: Option<String>,
     verdict: &'a Verdict,
     checkpoint: Option<Checkpoint<'a>>,
-    timing: Timing,
+    timing: Option<Timing>,
 }
 
 #[derive(Serialize)]
@@ -82,33 +83,46 @@ impl JsonLines {
         JsonLines { path: path.into(), file: None, resumed: false, monitor: String::new() }
     }
 
-    /// Drops the lines of an existing log after step `step`, and what is not a line. What is no
-    /// regular file, such as a terminal, has none.
-    fn cut_after(&self, step: u64) -> Result<()> {
-        if !self.path.is_file() {
-            return Ok(());
-        }
-        let old = fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
-        let mut kept = Vec::new();
+    /// Makes an existing log that of the run so far: without lines after it and what is not a line,
+    /// and with those of its history that a crash has kept from being written. What is no regular
+    /// file, such as a terminal, is left alone.
+    fn continue_from(&self, run: &RunInfo) -> Result<()> {
+        let old = match fs::metadata(&self.path) {
+            Ok(found) if !found.is_file() => return Ok(()),
+            Ok(_) => fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?,
+            Err(_) => Vec::new(),
+        };
+        let mut lines = BTreeMap::new();
         for line in old.split(|&byte| byte == b'\n') {
             let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
-            if value["step"].as_u64().is_some_and(|at| at <= step) {
-                kept.extend_from_slice(line);
-                kept.push(b'\n');
+            if let Some(step) = value["step"].as_u64().filter(|&step| step <= run.step) {
+                lines.insert(step, line.to_vec());
             }
         }
-        if kept == old {
+        if !run.history.is_empty() {
+            let mut monitor = Monitor::new(run.monitor.parse()?)?;
+            for seen in &run.history {
+                let verdict = monitor.observe(seen.clone());
+                let line = || self.line(seen, &verdict, false, None, None).into_bytes();
+                lines.entry(seen.step).or_insert_with(line);
+            }
+        }
+        let new: Vec<u8> =
+            lines.into_values().flat_map(|line| [line, vec![b'\n']].concat()).collect();
+        if new == old {
             return Ok(());
         }
-        write_atomically(&self.path, |file| file.write_all(&kept))
+        write_atomically(&self.path, |file| file.write_all(&new))
     }
 
-    fn line(&self, evaluation: &EvaluationInfo<'_>) -> String {
-        let EvaluationInfo { observation: o, verdict, .. } = evaluation;
-        let checkpoint = evaluation.checkpoint.map(|(path, roles)| Checkpoint {
-            file: path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default(),
-            roles: roles.names(),
-        });
+    fn line(
+        &self,
+        o: &Observation,
+        verdict: &Verdict,
+        resumed: bool,
+        checkpoint: Option<Checkpoint<'_>>,
+        timing: Option<Timing>,
+    ) -> String {
         let line = Line {
             epoch: o.epoch,
             step: o.step,
@@ -122,15 +136,12 @@ impl JsonLines {
                 .iter()
                 .map(|(name, &value)| (name.as_str(), Number(value)))
                 .collect(),
-            resumed: self.resumed,
+            resumed,
             monitor: &self.monitor,
             stop: verdict.stop_reason().map(ToString::to_string),
             verdict,
             checkpoint,
-            timing: Timing {
-                images_per_second: evaluation.images_per_second,
-                saving_overhead: evaluation.saving_overhead,
-            },
+            timing,
         };
         serde_json::to_string(&line).expect("plain data")
     }
@@ -140,15 +151,24 @@ impl Callback for JsonLines {
     fn on_start(&mut self, run: &RunInfo) -> Result<()> {
         self.resumed = run.resumed_from.is_some();
         self.monitor.clone_from(&run.monitor);
-        self.cut_after(run.step)?;
-        let file = OpenOptions::new().append(true).create(true).open(&self.path);
+        self.continue_from(run)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path);
         let file = file.map_err(|e| Error::io("open", &self.path, e))?;
         self.file = Some(Append::new(&self.path, file));
         Ok(())
     }
 
     fn on_evaluation(&mut self, evaluation: &EvaluationInfo<'_>) -> Result<()> {
-        let line = self.line(evaluation) + "\n";
+        let checkpoint = evaluation.checkpoint.map(|(path, roles)| Checkpoint {
+            file: path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default(),
+            roles: roles.names(),
+        });
+        let timing = Some(Timing {
+            images_per_second: evaluation.images_per_second,
+            saving_overhead: evaluation.saving_overhead,
+        });
+        let EvaluationInfo { observation, verdict, .. } = evaluation;
+        let line = self.line(observation, verdict, self.resumed, checkpoint, timing) + "\n";
         self.resumed = false;
         self.file.as_mut().map_or(Ok(()), |file| file.add(line.as_bytes()))
     }
@@ -170,6 +190,7 @@ mod tests {
             notes: Vec::new(),
             epoch: 0,
             step,
+            history: Vec::new(),
             steps_per_epoch: 1,
             train_examples: 1,
             valid_examples: 1,
@@ -207,6 +228,27 @@ mod tests {
         after.read_to_end(&mut found).unwrap();
         assert_eq!(found, [&kept[..], b"{\"step\":12}\n"].concat());
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no temporary file is left");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_a_crash_has_kept_from_being_written_is_made_from_the_history() {
+        let dir = std::env::temp_dir().join(format!("ferrotape-gap-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join(JsonLines::FILE_NAME);
+        fs::write(&path, b"{\"step\":4}\n{\"step\":12}\n").unwrap();
+        let seen = |epoch, loss| Observation { step: 4 * epoch, ..Observation::new(epoch, loss) };
+        let history = vec![seen(1, 0.5), seen(2, f64::NAN), seen(3, 0.25)];
+        let monitor = "patience(2)".to_owned();
+        let run = RunInfo { history: history.clone(), monitor, ..at_step(12) };
+        JsonLines::new(&path).on_start(&run).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (3, "{\"step\":4}", "{\"step\":12}"));
+        let made: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!((&made["step"], &made["valid_loss"]), (&8.into(), &"NaN".into()));
+        assert_eq!(made["verdict"]["best"]["epoch"], 1);
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -1,7 +1,7 @@
 //! What an evaluation found, in a line: the same one on a terminal and in a pipe.
 //!
 //! ```text
-//! epoch  9/30  train 0.0701  valid 0.0854±0.0091*  acc 97.40%  lr 0.02  patience 0/5  gap 0.0153 ↗  saved best 0.3%
+//! epoch  9/30  train 0.0701  valid 0.0854±0.0091*  acc 97.40%  lr 0.02     patience 0/5  gap  0.015 ↗  saved best 0.3%
 //!              gl 3.1/40  mild overfitting
 //! ```
 //!
@@ -10,7 +10,7 @@
 //! changed. Where there is less room, the first line breaks, too.
 
 use crate::monitor::{Condition, Reading, Verdict};
-use crate::numbers::{decimals, percent, short_setting, two_digits};
+use crate::numbers::{decimals, narrow, percent, two_digits};
 
 use super::EvaluationInfo;
 
@@ -101,19 +101,19 @@ impl Lines {
         let accuracy = o.value("accuracy");
         parts.extend(accuracy.map(|share| ("", format!("acc {:>6}", percent(share)))));
         parts.extend(o.value("mae").map(|mae| ("", format!("mae {}", loss(mae)))));
-        parts.extend(o.lr.map(|lr| ("", format!("lr {:<6}", short_setting(lr)))));
+        parts.extend(o.lr.map(|lr| ("", format!("lr {:<7}", narrow(lr)))));
 
         let (first, others) = readings(verdict);
-        parts.extend(first.map(|reading| self.reading(reading, verdict)));
+        parts.extend(first.and_then(|reading| self.reading(reading, verdict)));
         let diagnosis = &verdict.diagnosis;
         if let Some(gap) = diagnosis.gap {
             let trend = diagnosis.gap_trend.map_or(' ', |trend| arrow(trend, gap));
-            parts.push(("", format!("gap {} {trend}", loss(gap))));
+            parts.push(("", format!("gap {gap:>6.3} {trend}")));
         }
         parts.extend(saving(evaluation).map(|text| (DIM, text)));
 
         let second = parts.len();
-        parts.extend(others.into_iter().map(|reading| self.reading(reading, verdict)));
+        parts.extend(others.into_iter().filter_map(|reading| self.reading(reading, verdict)));
         if diagnosis.condition != self.condition {
             self.condition = diagnosis.condition;
             let code = match diagnosis.condition {
@@ -126,8 +126,8 @@ impl Lines {
         self.style.flow(&parts, indent, second)
     }
 
-    /// A rule's number against its threshold.
-    fn reading(&self, reading: &Reading, verdict: &Verdict) -> Part {
+    /// A rule's number against its threshold, if it has one yet.
+    fn reading(&self, reading: &Reading, verdict: &Verdict) -> Option<Part> {
         let Reading { rule, value, threshold, fires } = reading;
         let code = if *fires { RED } else { "" };
         // The parameters are only of interest where there is another rule of the same name.
@@ -135,15 +135,15 @@ impl Lines {
         let alone = verdict.readings.iter().filter(|other| kind(&other.rule) == name).count() == 1;
         let name = if alone { name } else { rule };
         let text = match value {
-            None => format!("{name} -/{}", short_setting(*threshold)),
+            None => return None,
             Some(bad) if self.style.bars && counts(reading) => {
                 format!("{name} {}", bar(*bad, *threshold))
             }
             Some(value) => {
-                format!("{name} {}/{}", short_setting(*value), short_setting(*threshold))
+                format!("{name} {}/{}", narrow(*value), narrow(*threshold))
             }
         };
-        (code, text)
+        Some((code, text))
     }
 }
 
@@ -261,15 +261,15 @@ mod tests {
         assert_eq!(
             plain[..2],
             [
-                "epoch   1/100  train 2.3000  valid 2.2000±0.22*    acc 90.00%  lr 0.0025  \
-                 patience 0/10  gap -0.1000    saved best 1.2%",
-                "epoch   2/100  train 0.5000  valid 0.6000±0.060*   acc 90.00%  lr 0.0025  \
-                 patience 0/10  gap 0.1000    saved best 1.2%",
+                "epoch   1/100  train 2.3000  valid 2.2000±0.22*    acc 90.00%  lr 0.0025   \
+                 patience 0/10  gap -0.100    saved best 1.2%",
+                "epoch   2/100  train 0.5000  valid 0.6000±0.060*   acc 90.00%  lr 0.0025   \
+                 patience 0/10  gap  0.100    saved best 1.2%",
             ]
         );
         // What the curves look like is said when it changes.
         assert!(plain[3].ends_with("\n               noisy"), "{}", plain[3]);
-        assert!(plain[4].contains("patience 1/10  gap 0.5100 ↗  saved last"), "{}", plain[4]);
+        assert!(plain[4].contains("patience 1/10  gap  0.510 ↗  saved last"), "{}", plain[4]);
         let live = Style { color: true, bars: true, width: 120 };
         for (line, rule) in lines(live, "patience(10)", &losses).iter().zip(&plain) {
             let (line, plain) = (visible(line), rule.lines().count());
@@ -288,7 +288,7 @@ mod tests {
             "saved last 1.2%  gl 10/20  patience(2) 1/2  pq 0.18/0.5",
             "behind what has no room on the first line"
         );
-        assert!(plain[1].contains("patience(3) 1/3  gap -0.3500"), "{}", plain[1]);
+        assert!(plain[1].contains("patience(3) 1/3  gap -0.350"), "{}", plain[1]);
         let live = Style { color: true, bars: true, width: 300 };
         assert!(lines(live, "patience(3)", &losses)[1].contains("patience ■■□"));
     }

@@ -27,7 +27,7 @@ use super::{Evaluation, Stop};
 use crate::checkpoint::{Checkpoints, Roles};
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::monitor::{Monitor, Observation, Verdict};
+use crate::monitor::{Condition, Monitor, Observation, Verdict};
 use crate::nn::Module;
 use crate::numbers::duration;
 use crate::params::Params;
@@ -106,7 +106,8 @@ fn beginning(run: &RunInfo) -> String {
 fn end(end: &EndInfo<'_>) -> Vec<String> {
     let mut lines = vec![end.stop.to_string()];
     let diagnosis = end.monitor.last().map(|verdict| verdict.diagnosis);
-    if let Some(diagnosis) = diagnosis.filter(|_| !matches!(end.stop, Stop::Interrupted(_))) {
+    let known = diagnosis.filter(|found| found.condition != Condition::Starting);
+    if let Some(diagnosis) = known.filter(|_| !matches!(end.stop, Stop::Interrupted(_))) {
         lines.push(format!("{}: {}", diagnosis.condition, diagnosis.advice()));
     }
     let (time, rate) = (duration(end.elapsed), end.images_per_second);
@@ -125,6 +126,8 @@ pub struct RunInfo {
     pub epoch: u64,
     /// Steps taken before.
     pub step: u64,
+    /// Evaluations made before.
+    pub history: Vec<Observation>,
     /// Steps per epoch.
     pub steps_per_epoch: u64,
     /// Examples to train on.

@@ -11,7 +11,7 @@
 //! All numbers are little-endian. The field numbers are those of TensorFlow's `event.proto` and
 //! `summary.proto`.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -52,8 +52,7 @@ impl Callback for TensorBoard {
         let (seconds, nanos) = (now.as_secs(), now.subsec_nanos());
         let name = format!("events.out.tfevents.{seconds:010}.{nanos:09}.ferrotape");
         let path = self.dir.join(name);
-        let file = OpenOptions::new().append(true).create_new(true).open(&path);
-        let file = file.map_err(|e| Error::io("create", &path, e))?;
+        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
         self.file = Some(Append::new(path, file));
         self.write(&event(seconds as f64, 0).text(3, "brain.Event:2"))?;
         if run.resumed_from.is_some() {
