@@ -102,7 +102,7 @@ fn a_run_learns_stops_resumes_and_reports() {
             .checkpoints(Checkpoints::open(dir).unwrap())
             .resume(Resume::Auto)
             .max_steps(steps)
-            .callback(JsonLines::new(dir.join("log.jsonl")))
+            .callback(JsonLines::new(dir.join(JsonLines::FILE_NAME)))
             .callback(HtmlReport::new(dir.join("report.html")))
             .fit(&train, &valid)
             .unwrap()
@@ -117,7 +117,8 @@ fn a_run_learns_stops_resumes_and_reports() {
         let resumed = run(&dir.join("pieces"), steps);
         assert_eq!(resumed.digest == whole.digest, steps.is_none());
     }
-    let log = std::fs::read_to_string(dir.join("whole/log.jsonl")).unwrap();
+    let log = std::fs::read_to_string(dir.join("whole").join(JsonLines::FILE_NAME)).unwrap();
+    assert_eq!(log.lines().count(), whole.history.len());
     assert!(log.lines().all(|line| line.contains("\"mae\"") && !line.contains("accuracy")));
     let page = std::fs::read_to_string(dir.join("whole/report.html")).unwrap();
     assert!(page.contains("Its mean absolute error") && !page.contains("<h2>Mistakes"), "{page}");

@@ -230,7 +230,7 @@ fn a_log_that_cannot_be_read_costs_a_report_its_seams_only() {
     std::fs::remove_file(&log).unwrap();
     std::fs::create_dir(&log).unwrap();
     let html = checked(Report::of_run_dir(&dir).unwrap().to_html());
-    assert!(html.contains("cannot read") && !html.contains(">resumed<"));
+    assert!(html.contains("cannot open") && !html.contains(">resumed<"));
 
     let (train, valid) = (blobs(&[20], 3, 40, 3.0), blobs(&[20], 3, 20, 5.0));
     let mut params = Params::new(1);
@@ -240,9 +240,9 @@ fn a_log_that_cannot_be_read_costs_a_report_its_seams_only() {
         .callback(HtmlReport::new(dir.join("other.html")))
         .fit(&train, &valid)
         .unwrap();
-    assert!(outcome.warnings[0].contains("cannot read"), "{:?}", outcome.warnings);
+    assert!(outcome.warnings[0].contains("cannot open"), "{:?}", outcome.warnings);
     let html = checked(std::fs::read_to_string(dir.join("other.html")).unwrap());
-    assert!(html.contains("cannot read"), "the page says so, too");
+    assert!(html.contains("cannot open"), "the page says so, too");
     std::fs::remove_dir_all(dir).unwrap();
 }
 

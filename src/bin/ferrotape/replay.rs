@@ -26,8 +26,8 @@ Usage: ferrotape replay LOG.jsonl|FILE.ftape|RUN_DIR --rule RULE [--rule RULE ..
 
 A log has one JSON object per line and evaluation with `epoch` (counted from 1), `train_loss` and
 `valid_loss`; other keys are metrics or ignored. It may be of any program. A line whose `valid_loss`
-is null is ignored: it was not measured. A NaN was, and a rule stops there unless its nan_policy says
-otherwise.
+is null is ignored: it was not measured. A NaN was, and a rule stops there unless its nan_policy
+says otherwise.
 With --json there is one object per rule and line: rule, stop_epoch (null if it never stops),
 best_epoch, best_value, regret, saved, reason.
 ",

@@ -33,8 +33,8 @@ Usage: ferrotape train FILE.toml [OPTIONS]
       --epochs N      another largest number of epochs
       --threads N     how many threads compute; the result is the same for any number
 
-Exits with 1 if the loss was not finite or the disk had no room for the end of the run, and with 130
-or 143 if a signal interrupted it. docs/train.md lists what the file may say.
+Exits with 1 if the loss was not finite or the disk had no room for the end of the run, and with
+130 or 143 if a signal interrupted it. docs/train.md lists what the file may say.
 ",
     run,
 };
