@@ -2,6 +2,11 @@
 //!
 //! Programs get numbers in full, from JSON and from the log.
 
+/// `1 evaluation`, `2 evaluations`.
+pub fn counted(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Four significant digits: a value in all its length helps nobody.
 pub fn short(value: f64) -> String {
     if value != 0.0 && !(1e-3..1e6).contains(&value.abs()) {

@@ -101,9 +101,22 @@ impl Format {
         }
     }
 
+    /// Reads examples with values to predict.
+    fn read_values(&self, path: &Path) -> Result<ArrayDataset> {
+        match self {
+            Format::Csv { label } => read_csv_values(path, label),
+            Format::Npz { inputs, labels } => read_npz_values(path, inputs, labels),
+            _ => {
+                let reason = "only CSV and npz files hold values to predict, as loss = \"mse\" \
+                              needs them";
+                Err(Error::config("format", reason))
+            }
+        }
+    }
+
     /// Reads labelled examples: those of a directory or file, and its test set if it has one of
     /// its own. `classes` are the names of the classes if they are known, else at least their number
-    /// must be, where files do not say it.
+    /// must be, where files do not say it; or that there are none, but values.
     pub(super) fn read(
         &self,
         path: &Path,
@@ -116,18 +129,10 @@ impl Format {
                 Error::config("classes", reason)
             })
         };
+        if let Classes::None = classes {
+            return Ok((self.read_values(path)?, None));
+        }
         let (data, test) = match self {
-            Format::Csv { label } if matches!(classes, Classes::None) => {
-                (read_csv_values(path, label)?, None)
-            }
-            Format::Npz { inputs, labels } if matches!(classes, Classes::None) => {
-                (read_npz_values(path, inputs, labels)?, None)
-            }
-            _ if matches!(classes, Classes::None) => {
-                let reason = "only CSV and npz files hold values to predict, as loss = \"mse\" \
-                              needs them";
-                return Err(Error::config("format", reason));
-            }
             Format::Idx => match labels_path {
                 Some(labels) => (read_idx_pair(path, labels, count()?)?, None),
                 None => read_idx_dir(path, count()?)?,

@@ -41,14 +41,14 @@ use crate::error::{DataFault, Error, Result};
 pub fn read_log(path: &Path, text: &str) -> Result<Vec<Observation>> {
     let mut history: Vec<Observation> = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let seen = evaluation(line).and_then(|seen| {
-            seen.iter().zip(history.last()).try_for_each(|(seen, last)| forward(last, seen))?;
-            Ok(seen)
-        });
-        let seen = seen.map_err(|reason| {
+        let fault = |reason| {
             Error::data(path, DataFault::Other { message: format!("line {number}: {reason}") })
-        })?;
-        history.extend(seen);
+        };
+        let Some(seen) = evaluation(line).map_err(fault)? else { continue };
+        if let Some(last) = history.last() {
+            forward(last, &seen).map_err(fault)?;
+        }
+        history.push(seen);
     }
     if history.is_empty() {
         let message = "no evaluation found: expected one JSON object per line with `epoch` and \

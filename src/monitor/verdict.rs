@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::diagnosis::Diagnosis;
 use super::tracker::Best;
-use crate::numbers::short;
+use crate::numbers::{counted, short};
 
 /// The monitor's answer to one observation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -197,11 +197,6 @@ pub enum StopReason {
     ),
 }
 
-/// `1 evaluation`, `2 evaluations`.
-fn counted(n: u32, thing: &str) -> String {
-    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
-}
-
 fn since(anchor: Option<Best>) -> String {
     match anchor {
         Some(Best { epoch, value, .. }) => {
@@ -217,7 +212,7 @@ impl fmt::Display for StopReason {
             StopReason::Patience { metric, bad, patience, anchor } => write!(
                 f,
                 "{metric} has not improved for {} (patience {patience}); {}",
-                counted(*bad, "evaluation"),
+                counted(u64::from(*bad), "evaluation"),
                 since(*anchor)
             ),
             StopReason::GeneralizationLoss { metric, percent, alpha, value, best } => write!(
@@ -239,8 +234,8 @@ impl fmt::Display for StopReason {
             StopReason::RisingStrips { metric, rises, k } => write!(
                 f,
                 "{metric} got worse in {} in a row, of {} each",
-                counted(*rises, "strip"),
-                counted(*k, "evaluation")
+                counted(u64::from(*rises), "strip"),
+                counted(u64::from(*k), "evaluation")
             ),
             StopReason::Correlation { metric, correlation, threshold, k } => write!(
                 f,
@@ -252,7 +247,7 @@ impl fmt::Display for StopReason {
                 write!(
                     f,
                     "no improvement of valid_loss beyond chance for {} (patience {patience}",
-                    counted(*bad, "evaluation")
+                    counted(u64::from(*bad), "evaluation")
                 )?;
                 if let Some(t) = t {
                     write!(f, "; t = {} where {z} would be significant", short(*t))?;

@@ -56,23 +56,24 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
                 out.block(&format!("{line}\n"));
                 continue;
             }
-            let cells = match saved.classes.is_empty() {
-                true => {
-                    let values = outputs.iter().map(|&value| number(value.into()));
-                    vec![values.collect::<Vec<_>>().join(" ")]
-                }
-                false => {
-                    let class = argmax(&outputs);
-                    vec![saved.classes[class].clone(), percent(outputs[class].into())]
-                }
-            };
-            table.row([path.display().to_string(), index.to_string()].into_iter().chain(cells));
+            let input = [path.display().to_string(), index.to_string()];
+            table.row(input.into_iter().chain(cells(&saved, &outputs)));
         }
     }
     if !arguments.json {
         table.print(out);
     }
     Ok(true)
+}
+
+/// The cells of a row of the table: a class and its probability, or values.
+fn cells(saved: &Saved, outputs: &[f32]) -> Vec<String> {
+    if saved.classes.is_empty() {
+        let values = outputs.iter().map(|&value| number(value.into()));
+        return vec![values.collect::<Vec<_>>().join(" ")];
+    }
+    let class = argmax(outputs);
+    vec![saved.classes[class].clone(), percent(outputs[class].into())]
 }
 
 /// What a model gave for one input: probabilities of classes, or values.

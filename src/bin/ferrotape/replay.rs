@@ -5,6 +5,7 @@ use std::path::Path;
 use ferrotape::checkpoint::TrainingState;
 use ferrotape::files::read_text;
 use ferrotape::monitor::{Comparison, EarlyStopping, Observation, StopReason, compare, read_log};
+use ferrotape::numbers::counted;
 use ferrotape::trainer::recorded_history;
 use ferrotape::{Error, Result};
 
@@ -60,9 +61,8 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
         return Ok(true);
     }
     let last = history.last().map_or(0, |observation| observation.epoch);
-    let count = history.len();
-    let s = if count == 1 { "" } else { "s" };
-    out.line(format!("{count} evaluation{s}, the last at epoch {last}"));
+    let count = counted(history.len() as u64, "evaluation");
+    out.line(format!("{count}, the last at epoch {last}"));
     let headings = [
         "rule",
         ">stops at",

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ferrotape::monitor::EarlyStopping;
+use ferrotape::numbers::counted;
 use ferrotape::report::Report;
 use ferrotape::{Error, Result};
 use serde_json::json;
@@ -57,7 +58,8 @@ fn run(mut arguments: Arguments, out: &mut Output) -> Result<bool, Exit> {
     if arguments.json {
         out.json(&json!({ "report": path.to_string_lossy(), "evaluations": evaluations }));
     } else {
-        out.line(format!("report on {evaluations} evaluations written to {}", path.display()));
+        let count = counted(evaluations as u64, "evaluation");
+        out.line(format!("report on {count} written to {}", path.display()));
     }
     Ok(true)
 }
