@@ -134,16 +134,12 @@ impl Lines {
         let name = kind(rule);
         let alone = verdict.readings.iter().filter(|other| kind(&other.rule) == name).count() == 1;
         let name = if alone { name } else { rule };
-        let text = match value {
-            None => return None,
-            Some(bad) if self.style.bars && counts(reading) => {
-                format!("{name} {}", bar(*bad, *threshold))
-            }
-            Some(value) => {
-                format!("{name} {}/{}", narrow(*value), narrow(*threshold))
-            }
+        let value = (*value)?;
+        let text = match self.style.bars && counts(reading) {
+            true => bar(value, *threshold),
+            false => format!("{}/{}", narrow(value), narrow(*threshold)),
         };
-        Some((code, text))
+        Some((code, format!("{name} {text}")))
     }
 }
 

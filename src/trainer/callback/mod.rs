@@ -103,7 +103,7 @@ fn beginning(run: &RunInfo) -> String {
 }
 
 /// How it ended: why, what to do about it, and how long it took.
-fn end(end: &EndInfo<'_>) -> Vec<String> {
+fn ending(end: &EndInfo<'_>) -> Vec<String> {
     let mut lines = vec![end.stop.to_string()];
     let diagnosis = end.monitor.last().map(|verdict| verdict.diagnosis);
     let known = diagnosis.filter(|found| found.condition != Condition::Starting);
@@ -113,6 +113,12 @@ fn end(end: &EndInfo<'_>) -> Vec<String> {
     let (time, rate) = (duration(end.elapsed), end.images_per_second);
     lines.push(format!("{time} of training, {rate:.0} examples/s"));
     lines
+}
+
+/// What there is to say of a step that changed nothing.
+fn no_update(step: &StepInfo) -> String {
+    let StepInfo { step, loss, grad_norm, .. } = step;
+    format!("step {step}: loss {loss}, gradient norm {grad_norm}: no update")
 }
 
 /// What is known when a run begins.

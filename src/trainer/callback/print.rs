@@ -1,7 +1,9 @@
 //! Progress in plain lines, for pipes and files.
 
 use super::line::{LEGEND, Lines, Style, epoch};
-use super::{Callback, EndInfo, EvaluationInfo, RunInfo, StepInfo, beginning, end, print_line};
+use super::{
+    Callback, EndInfo, EvaluationInfo, RunInfo, StepInfo, beginning, ending, no_update, print_line,
+};
 use crate::error::Result;
 
 /// Prints the loss every few steps and a line per evaluation, with an indented second one where
@@ -32,10 +34,7 @@ impl Callback for PrintProgress {
 
     fn on_step(&mut self, step: &StepInfo) -> Result<()> {
         if !step.applied {
-            print_line(format_args!(
-                "step {}: loss {}, gradient norm {}: no update",
-                step.step, step.loss, step.grad_norm
-            ));
+            print_line(no_update(step));
         } else if step.iteration.is_multiple_of(self.every) {
             let steps = step.steps_per_epoch;
             let width = steps.to_string().len();
@@ -59,8 +58,8 @@ impl Callback for PrintProgress {
         Ok(())
     }
 
-    fn on_end(&mut self, info: &EndInfo<'_>) -> Result<()> {
-        end(info).iter().for_each(print_line);
+    fn on_end(&mut self, end: &EndInfo<'_>) -> Result<()> {
+        ending(end).iter().for_each(print_line);
         Ok(())
     }
 }

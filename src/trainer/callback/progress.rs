@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::line::{BOLD, DIM, GREEN, LEGEND, Lines, Style, YELLOW, epoch};
 use super::{
-    Callback, EndInfo, EvaluationInfo, PrintProgress, RunInfo, StepInfo, beginning, end, print_line,
+    Callback, EndInfo, EvaluationInfo, PrintProgress, RunInfo, StepInfo, beginning, ending,
+    no_update, print_line,
 };
 use crate::error::Result;
 use crate::numbers::clock;
@@ -99,8 +100,10 @@ struct Live {
     batch: f64,
     steps_per_epoch: u64,
     epochs: u64,
-    /// When the steps now counted began, and how many there were.
-    since: (Instant, u64),
+    /// When the last step or evaluation ended.
+    last: Instant,
+    /// The time that steps took since the rate was measured, and how many there were.
+    measured: (Duration, u64),
     /// Examples per second, as last measured.
     rate: Option<f64>,
     drawn: Option<Instant>,
@@ -118,7 +121,8 @@ impl Live {
             batch: 1.0,
             steps_per_epoch: 1,
             epochs: 1,
-            since: (Instant::now(), 0),
+            last: Instant::now(),
+            measured: (Duration::ZERO, 0),
             rate: None,
             drawn: None,
         }
@@ -169,23 +173,24 @@ impl Callback for Live {
         }
         self.say(&beginning(run));
         self.say(&self.style.paint(DIM, LEGEND));
-        self.since = (Instant::now(), 0);
+        self.last = Instant::now();
         Ok(())
     }
 
     fn on_step(&mut self, step: &StepInfo) -> Result<()> {
         if !step.applied {
-            let StepInfo { step, loss, grad_norm, .. } = step;
-            let text = format!("step {step}: loss {loss}, gradient norm {grad_norm}: no update");
-            self.say(&self.style.paint(YELLOW, &text));
+            self.say(&self.style.paint(YELLOW, &no_update(step)));
         }
-        self.since.1 += 1;
+        let now = Instant::now();
+        let (time, steps) = (self.measured.0 + (now - self.last), self.measured.1 + 1);
+        self.last = now;
+        self.measured = (time, steps);
+        if time >= MEASURE {
+            self.rate = Some(self.batch * steps as f64 / time.as_secs_f64());
+            self.measured = (Duration::ZERO, 0);
+        }
         if self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW) {
-            let elapsed = self.since.0.elapsed();
-            if elapsed >= MEASURE {
-                self.rate = Some(self.batch * self.since.1 as f64 / elapsed.as_secs_f64());
-            }
-            // Wrapping is off for the line, so that a terminal that is narrower than we think
+            // Wrapping is off for the line, so that a terminal that is narrower than it says
             // cuts it instead of breaking it.
             let mut out = stdout();
             let _ = write!(out, "\r\x1b[2K\x1b[?7l{}\x1b[?7h", self.live_line(step));
@@ -203,13 +208,13 @@ impl Callback for Live {
     fn on_evaluation(&mut self, evaluation: &EvaluationInfo<'_>) -> Result<()> {
         let line = self.lines.line(evaluation);
         self.say(&line);
-        self.since = (Instant::now(), 0);
+        self.last = Instant::now();
         Ok(())
     }
 
-    fn on_end(&mut self, info: &EndInfo<'_>) -> Result<()> {
+    fn on_end(&mut self, end: &EndInfo<'_>) -> Result<()> {
         let bold = [BOLD].into_iter().chain(std::iter::repeat(""));
-        for (line, code) in end(info).iter().zip(bold) {
+        for (line, code) in ending(end).iter().zip(bold) {
             self.say(&self.style.paint(code, line));
         }
         Ok(())
