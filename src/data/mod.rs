@@ -96,12 +96,13 @@ pub trait Dataset: Send + Sync {
         0
     }
 
-    /// Writes the values to be predicted of example `i` to `y`, which holds exactly so many.
+    /// Writes the values to be predicted of example `i` to `y`, which holds exactly so many. To be
+    /// provided wherever [`targets`](Self::targets) is not 0.
     ///
     /// # Panics
     /// If `i` is not below [`len`](Self::len) or `y` has another size.
-    fn read_targets(&self, _i: usize, _y: &mut [f32]) {
-        unimplemented!("a data set with targets has to read them, too");
+    fn read_targets(&self, _i: usize, y: &mut [f32]) {
+        assert!(y.is_empty(), "{}: has targets, so it must provide read_targets", self.name());
     }
 
     /// Writes example `i` to `x`, which holds exactly one example.
