@@ -6,11 +6,11 @@
 //! raw-read     the same bytes read into fresh memory, in turn with
 //! load-warm    a load that verifies every byte, and
 //! open         all but the tensors
-//! trainstep+save   training with routine saves in the background, beside training without
+//! trainstep+save   training with routine saves in the background, in turn with training without
 //! ```
 //!
 //! The directory is `FERROTAPE_BENCH_DIR`, or Cargo's directory for tests: give it one on the disk to be
-//! measured. All rows say one thread, as the peers' do, and take those there are. Of the peers' loads,
+//! measured. All rows say one thread, as the peers' do, but use as many as there are. Of the peers' loads,
 //! those that map the file and touch nothing have read nothing yet.
 
 use std::fs::{self, File};
@@ -95,48 +95,63 @@ impl Report {
             open.push(seconds(|| drop(black_box(CheckpointFile::open(&checkpoint)))));
         }
 
+        let write_ratio = paired(&raw_write, &save);
+        let read_ratio = paired(&raw_read, &load_warm);
         let row = |op: &str, times| {
             let row = Row::new("W7", SIZE, op, 1, Timing::new(times));
             if op == "open" { row } else { row.bytes(bytes.len()) }
         };
         let [raw_write, raw_read] = [row("raw-write", raw_write), row("raw-read", raw_read)];
-        let save = row("save+fsync", save).beside("raw", &raw_write);
-        let load_warm = row("load-warm", load_warm).beside("raw", &raw_read);
+        let save = row("save+fsync", save).beside("raw", write_ratio);
+        let load_warm = row("load-warm", load_warm).beside("raw", read_ratio);
         let rows = [raw_write, save, raw_read, load_warm, row("open", open)];
         rows.iter().filter(|row| self.wanted("W7", SIZE, &row.op)).for_each(|row| self.print(row));
     }
 
-    /// Trains without saving, twice as long with routine saves, and once more without.
+    /// Trains in turn from a save until the next one is due, which is all that a save can cost, and for as many steps
+    /// without one.
     fn in_background(&self, dir: &Path, name: &str, mut network: Network) {
-        let time = if self.options.test { 0.0 } else { 10.0 };
+        let (time, pairs) = if self.options.test { (0.0, 1) } else { (10.0, 7) };
         network.train_step(); // from here on there is a velocity
         let checkpoints = Checkpoints::open(dir).expect("a new directory");
         let mut saver = BackgroundSaver::new(checkpoints).interval(Duration::ZERO);
-        // The first one has to find its memory; and finds out what a save costs.
-        saver.save(&network.state(), None).expect("the thread is there");
-        while saver.poll().expect("there is room").is_none() {
-            std::thread::sleep(Duration::from_millis(1));
+        if self.options.test {
+            saver = saver.overhead(1.0); // nobody waits for a pause that is not measured
         }
-
-        let plain = per_step(time, || _ = network.train_step());
-        let mut saves = 0;
-        let saving = per_step(2.0 * time, || {
-            network.train_step();
-            saver.poll().expect("there is room");
-            if saver.due() {
-                saver.save(&network.state(), None).expect("there is room");
-                saves += 1;
+        let [mut plain, mut saving] = [Vec::new(), Vec::new()];
+        // The first one has to find its memory, and finds out what a save costs.
+        let mut cycle = |saver: &mut BackgroundSaver| {
+            let (begun, mut steps) = (Instant::now(), 0.0);
+            saver.save(&network.state(), None).expect("the thread is there");
+            while !saver.due() {
+                network.train_step();
+                saver.poll().expect("there is room");
+                steps += 1.0;
             }
-        });
-        let (_, last) = saver.finish();
-        last.expect("there is room");
-        assert!(self.options.test || saves > 0, "nothing was saved");
-        let again = per_step(time, || _ = network.train_step());
-
-        let row = |op, time| Row::new("W7", name, op, 1, Timing::new(vec![time]));
-        let plain = row("trainstep", 0.5 * (plain + again));
-        self.print(&row("trainstep+save", saving).beside("plain", &plain));
+            let saving = begun.elapsed().as_secs_f64() / steps;
+            let plain =
+                seconds(|| (0..steps as u64).for_each(|_| _ = network.train_step())) / steps;
+            (saving, plain)
+        };
+        cycle(&mut saver);
+        let begun = Instant::now();
+        while plain.len() < pairs || begun.elapsed().as_secs_f64() < time {
+            let (with, without) = cycle(&mut saver);
+            saving.push(with);
+            plain.push(without);
+        }
+        saver.finish().1.expect("there is room");
+        let ratio = paired(&plain, &saving);
+        let row = Row::new("W7", name, "trainstep+save", 1, Timing::new(saving));
+        self.print(&row.beside("plain", ratio));
     }
+}
+
+/// The median of the times of one over those of the other, taken in turn.
+fn paired(others: &[f64], own: &[f64]) -> f64 {
+    let mut ratios: Vec<f64> = others.iter().zip(own).map(|(other, own)| other / own).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
 }
 
 /// `count` tensors of `len` values that do not compress.
@@ -153,14 +168,4 @@ fn seconds(run: impl FnOnce()) -> f64 {
     let begun = Instant::now();
     run();
     begun.elapsed().as_secs_f64()
-}
-
-/// The mean time of a step that is repeated for some seconds, at least once.
-fn per_step(seconds: f64, mut step: impl FnMut()) -> f64 {
-    let (begun, mut steps) = (Instant::now(), 0.0);
-    while steps == 0.0 || begun.elapsed().as_secs_f64() < seconds {
-        step();
-        steps += 1.0;
-    }
-    begun.elapsed().as_secs_f64() / steps
 }
