@@ -228,30 +228,53 @@ pub(crate) unsafe fn transpose_into<S: Simd>(
         let high = S::LANES.min(rows - r);
         for c in (0..cols).step_by(S::LANES) {
             let wide = S::LANES.min(cols - c);
-            let mut square = [s.zero(); 16];
             // SAFETY: rows r .. r + high and columns c .. c + wide are inside both matrices.
             unsafe {
-                for i in 0..high {
-                    let at = from.add((r + i) * from_step + c);
-                    square[i] =
-                        if wide == S::LANES { s.load(at) } else { s.load_partial(at, wide) };
+                let (to, from) = (to.add(c * to_step + r), from.add(r * from_step + c));
+                if high == S::LANES && wide == S::LANES {
+                    // The same, but with constants that unroll its loops.
+                    transpose_square(s, to, to_step, from, from_step, S::LANES, S::LANES, write);
+                } else {
+                    transpose_square(s, to, to_step, from, from_step, high, wide, write);
                 }
-                transpose(s, &mut square);
-                for j in 0..wide {
-                    let at = to.add((c + j) * to_step + r);
-                    let mut x = square[j];
-                    if high == S::LANES {
-                        if write == Write::Add {
-                            x = s.add(s.load(at), x);
-                        }
-                        s.store(at, x);
-                    } else {
-                        if write == Write::Add {
-                            x = s.add(s.load_partial(at, high), x);
-                        }
-                        s.store_partial(at, x, high);
-                    }
+            }
+        }
+    }
+}
+
+/// [`transpose_into`] for at most `LANES` rows and columns.
+#[inline(always)]
+unsafe fn transpose_square<S: Simd>(
+    s: S,
+    to: *mut f32,
+    to_step: usize,
+    from: *const f32,
+    from_step: usize,
+    rows: usize,
+    cols: usize,
+    write: Write,
+) {
+    let mut square = [s.zero(); 16];
+    // SAFETY: the caller's promises.
+    unsafe {
+        for i in 0..rows {
+            let at = from.add(i * from_step);
+            square[i] = if cols == S::LANES { s.load(at) } else { s.load_partial(at, cols) };
+        }
+        transpose(s, &mut square);
+        for j in 0..cols {
+            let at = to.add(j * to_step);
+            let mut x = square[j];
+            if rows == S::LANES {
+                if write == Write::Add {
+                    x = s.add(s.load(at), x);
                 }
+                s.store(at, x);
+            } else {
+                if write == Write::Add {
+                    x = s.add(s.load_partial(at, rows), x);
+                }
+                s.store_partial(at, x, rows);
             }
         }
     }

@@ -44,9 +44,9 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
         for col in &cols {
             let taps = (0..d.o_group()).flat_map(|o| {
                 row.taps.iter().flat_map(move |&(i, yh)| {
-                    col.taps.iter().map(move |&(j, yw)| Tap {
-                        source: planes.offset(o, [yh, yw]),
-                        weight: (o * d.taps() + i * kw + j) as u32,
+                    col.taps.iter().map(move |&(j, yw)| {
+                        let weight = o * d.taps() + i * kw + j;
+                        Tap::new(planes.offset(o, [yh, yw]), weight as u32, &planes)
                     })
                 })
             });
@@ -71,7 +71,7 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
         group_step: d.o_group() * d.taps(),
         lane_step: kh * kw,
         bias: None,
-        phases: &phases,
+        phases,
         channel: d.h * d.w,
         write,
         multiply_adds: d.multiply_adds(),

@@ -80,7 +80,7 @@ impl SimdKernel for PackPanel<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let wide = panel::<S>();
-        let Sweep { weights, lane_step, group_step, lanes, phases, .. } = *self.sweep;
+        let Sweep { weights, lane_step, group_step, lanes, ref phases, .. } = *self.sweep;
         let lanes = wide.min(lanes - self.first);
         let from = &weights[self.group * group_step + self.first * lane_step..];
         let mut to = self.to;
@@ -150,7 +150,7 @@ impl Piece<'_> {
         let wide = panel::<S>() * panels.len();
         let block = (SUMS / wide).clamp(S::TILE_ROWS, 512) / S::TILE_ROWS * S::TILE_ROWS;
         let mut taps_before = 0;
-        for phase in self.sweep.phases {
+        for phase in &self.sweep.phases {
             let total = self.images.len() * phase.pixels();
             let block = block.min(total.next_multiple_of(S::TILE_ROWS));
             let mut sums = scratch::floats(block * wide);

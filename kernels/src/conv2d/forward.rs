@@ -40,7 +40,7 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Co
         source_step: [d.stride[0] * planes.padded[1], d.stride[1] / sorted],
         first: 0,
         step: [ow, 1],
-        taps: (0..).zip(taps).map(|(weight, source)| Tap { source, weight }).collect(),
+        taps: (0..).zip(taps).map(|(weight, source)| Tap::new(source, weight, &planes)).collect(),
     };
     let sweep = Sweep {
         source: x,
@@ -52,7 +52,7 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Co
         group_step: d.o_group() * d.taps(),
         lane_step: d.taps(),
         bias,
-        phases: &[phase],
+        phases: vec![phase],
         channel: oh * ow,
         write: Write::Set,
         multiply_adds: d.multiply_adds(),

@@ -26,7 +26,7 @@ pub(super) struct Sweep<'a> {
     /// One value for each output channel of all groups.
     pub(super) bias: Option<&'a [f32]>,
     /// Each covers some of the output pixels; together all of them.
-    pub(super) phases: &'a [Phase],
+    pub(super) phases: Vec<Phase>,
     /// Floats in an output channel.
     pub(super) channel: usize,
     pub(super) write: Write,
@@ -82,6 +82,14 @@ pub(super) struct Tap {
     pub(super) source: u32,
     /// Offset from a lane's weights to the weight.
     pub(super) weight: u32,
+    /// Row of the padded plane that the element of a pixel in row 0 lies in.
+    pub(super) row: u32,
+}
+
+impl Tap {
+    pub(super) fn new(source: u32, weight: u32, planes: &Planes) -> Self {
+        Self { source, weight, row: source % planes.plane() as u32 / planes.padded[1] as u32 }
+    }
 }
 
 impl Phase {
@@ -125,14 +133,14 @@ pub(super) fn rectangles(
 
 impl Sweep<'_> {
     /// Computes `out [images, groups * lanes, channel]`.
-    pub(super) fn run(&self, out: &mut [f32]) {
+    pub(super) fn run(mut self, out: &mut [f32]) {
         assert_eq!(out.len(), self.images * self.groups * self.lanes * self.channel);
         if !out.is_empty() {
             let out = Shared(out.as_mut_ptr());
             match self.engine {
-                Engine::Channels => channels::run(self, out),
-                Engine::Pixels => pixels::run(self, out),
-                Engine::Winograd => winograd::run(self, out),
+                Engine::Channels => channels::run(&self, out),
+                Engine::Pixels => pixels::run(&mut self, out),
+                Engine::Winograd => winograd::run(&self, out),
             }
         }
     }
