@@ -6,6 +6,7 @@
 //! |---|---|
 //! | rows of A and columns of B are contiguous, and A is short or B is one column | [`dot`] straight from both |
 //! | rows of B are contiguous, and A is short or both are small | [`outer`] straight from both |
+//! | A is small | the five loops below, turned inside out: see `resident` |
 //! | everything else | the five loops below, with B packed into panels and A into slivers |
 //!
 //! ```text
@@ -28,7 +29,7 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel, prefetch},
     tile::{MAX_ROWS, VECTORS, dot, emit, outer, panel, transpose, transpose_into},
-    tuning::gemm::{FEW, KC, MC, NC, SHALLOW, SHORT, SHORT_DOT, SMALL},
+    tuning::gemm::{FEW, KC, MC, NC, RESIDENT, SHALLOW, SHORT, SHORT_DOT, SMALL},
 };
 use std::ops::Range;
 
@@ -172,6 +173,7 @@ impl SimdKernel for Block<'_> {
             match self.algorithm {
                 Algorithm::Dot => self.dots(s),
                 Algorithm::Unpacked => self.unpacked(s),
+                Algorithm::Packed if self.rows.len() * self.a.cols <= RESIDENT => self.resident(s),
                 Algorithm::Packed => self.packed(s),
             }
         }
@@ -301,12 +303,54 @@ impl Block<'_> {
         }
     }
 
+    /// The five loops for an A that is packed as a whole. Each sliver meets all panels of a block of B before the next one does, so
+    /// that C is written along its rows: to a C that no cache holds, that takes three quarters of the time.
+    #[inline(always)]
+    unsafe fn resident<S: Simd>(&self, s: S) {
+        let wide = panel::<S>();
+        let kc = self.kc();
+        let nc = (RESIDENT / kc / wide * wide).clamp(wide, self.cols.len().next_multiple_of(wide));
+        let mut packed_b = scratch::floats(kc * nc);
+        let mut packed_a = scratch::floats(self.rows.len() * self.a.cols + S::LANES);
+        let pack_a = self.cols.len() > FEW || self.a.col_stride != 1;
+        let part = |start: usize| start..(start + kc).min(self.a.cols);
+        // SAFETY: every range is inside its matrix, and the buffers hold whole panels and slivers.
+        unsafe {
+            if pack_a {
+                for pc in (0..self.a.cols).step_by(kc).map(part) {
+                    let to = &mut packed_a[self.rows.len() * pc.start..];
+                    self.pack_a(s, to, self.rows.clone(), pc);
+                }
+            }
+            for jc in self.cols.clone().step_by(nc) {
+                let jc = jc..(jc + nc).min(self.cols.end);
+                for pc in (0..self.a.cols).step_by(kc).map(part) {
+                    let write = if pc.start > 0 { Write::Add } else { self.write };
+                    let slivers = pack_a.then(|| packed_a.as_ptr().add(self.rows.len() * pc.start));
+                    self.pack_b(s, &mut packed_b, pc.clone(), jc.clone());
+                    for i in self.rows.clone().step_by(S::TILE_ROWS) {
+                        let ic = i..(i + S::TILE_ROWS).min(self.rows.end);
+                        let slivers = slivers.map(|a| a.add((i - self.rows.start) * pc.len()));
+                        for (jr, j) in jc.clone().step_by(wide).enumerate() {
+                            let b = packed_b.as_ptr().add(jr * pc.len() * wide);
+                            self.tiles(s, pc.clone(), b, wide, slivers, ic.clone(), j, write);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Depth of a packed block: `k` divides into equal parts of at most KC.
+    fn kc(&self) -> usize {
+        self.a.cols.div_ceil(self.a.cols.div_ceil(KC))
+    }
+
     /// The five loops.
     #[inline(always)]
     unsafe fn packed<S: Simd>(&self, s: S) {
         let wide = panel::<S>();
-        let parts = self.a.cols.div_ceil(KC);
-        let kc = self.a.cols.div_ceil(parts);
+        let kc = self.kc();
         let nc = NC.min(self.cols.len().next_multiple_of(wide));
         let mc = MC.min(self.rows.len().next_multiple_of(S::TILE_ROWS));
         let (mut packed_b, mut packed_a) =
