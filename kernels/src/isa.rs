@@ -4,8 +4,8 @@
 //! The check happens once. `FERROTAPE_ISA=scalar|avx2|avx512|neon` in the environment forces one; [`with_isa`] does so
 //! for one thread, which is how tests and benches walk over all of them.
 //!
-//! By default the best set *that our tests run on* is used: AVX2 with FMA, else the portable path. AVX-512 and NEON
-//! compile from the same source and can be forced.
+//! By default the best set *that our tests run on* is used: AVX-512, else AVX2 with FMA, else the portable path. NEON
+//! compiles from the same source and can be forced.
 
 #[cfg(target_arch = "aarch64")]
 use crate::simd::Neon;
@@ -115,8 +115,10 @@ impl Default for Isa {
     /// The best instruction set that the tests have run on.
     fn default() -> Isa {
         #[cfg(target_arch = "x86_64")]
-        if let Some(avx2) = Avx2::detect() {
-            return Isa::Avx2(avx2);
+        if let Some(best) =
+            Avx512::detect().map(Isa::Avx512).or_else(|| Avx2::detect().map(Isa::Avx2))
+        {
+            return best;
         }
         Isa::Scalar(Scalar)
     }
