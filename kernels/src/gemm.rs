@@ -28,7 +28,10 @@ use crate::{
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel, prefetch},
-    tile::{MAX_ROWS, VECTORS, dot, emit, outer, panel, transpose, transpose_into},
+    tile::{
+        MAX_ROWS, Tile, VECTORS, dot, emit, outer, panel, row_tiles, sized, transpose,
+        transpose_into,
+    },
     tuning::gemm::{FEW, KC, MC, NC, RESIDENT, SHALLOW, SHORT, SHORT_DOT, SMALL},
 };
 use std::ops::Range;
@@ -296,8 +299,8 @@ impl Block<'_> {
             let rows =
                 std::array::from_fn(|r| self.a.data.as_ptr().add((i + r) * self.a.row_stride));
             let b = self.b.data.as_ptr().add(j);
-            let at = |k: usize| k * self.a.col_stride;
-            let acc = outer::<S, R, V>(s, self.a.cols, rows, at, b, self.b.row_stride);
+            let offsets = (0..self.a.cols).map(|k| k * self.a.col_stride);
+            let acc = outer::<S, R, V>(s, offsets, rows, b, self.b.row_stride);
             let c = self.c.add(i * self.c_step + j);
             emit(s, acc, c, self.c_step, V * S::LANES, self.write);
         }
@@ -328,9 +331,9 @@ impl Block<'_> {
                     let write = if pc.start > 0 { Write::Add } else { self.write };
                     let slivers = pack_a.then(|| packed_a.as_ptr().add(self.rows.len() * pc.start));
                     self.pack_b(s, &mut packed_b, pc.clone(), jc.clone());
-                    for i in self.rows.clone().step_by(S::TILE_ROWS) {
-                        let ic = i..(i + S::TILE_ROWS).min(self.rows.end);
-                        let slivers = slivers.map(|a| a.add((i - self.rows.start) * pc.len()));
+                    for tile in row_tiles::<S>(self.rows.len()) {
+                        let slivers = slivers.map(|a| a.add(tile.start * pc.len()));
+                        let ic = self.rows.start + tile.start..self.rows.start + tile.end;
                         for (jr, j) in jc.clone().step_by(wide).enumerate() {
                             let b = packed_b.as_ptr().add(jr * pc.len() * wide);
                             self.tiles(s, pc.clone(), b, wide, slivers, ic.clone(), j, write);
@@ -396,31 +399,26 @@ impl Block<'_> {
         j: usize,
         write: Write,
     ) {
-        for i in ic.clone().step_by(S::TILE_ROWS) {
-            let high = S::TILE_ROWS.min(ic.end - i);
+        for tile in row_tiles::<S>(ic.len()) {
+            let i = ic.start + tile.start;
             // SAFETY: the sliver's rows and columns are inside A, or packed by pack_a in this layout.
             let (a, row_stride, col_stride) = unsafe {
                 match packed_a {
-                    Some(packed) => (packed.add((i - ic.start) * pc.len()), 1, high),
+                    Some(packed) => (packed.add(tile.start * pc.len()), 1, tile.len()),
                     None => {
                         let at = i * self.a.row_stride + pc.start * self.a.col_stride;
                         (self.a.data.as_ptr().add(at), self.a.row_stride, self.a.col_stride)
                     }
                 }
             };
-            let sliver = Sliver { a, row_stride, col_stride, depth: pc.len() };
+            let cols = (self.cols.end - j).min(panel::<S>());
             // SAFETY: as promised for b; C has these rows and columns.
             unsafe {
                 let c = self.c.add(i * self.c_step + j);
-                let cols = (self.cols.end - j).min(panel::<S>());
-                match high {
-                    6 => sliver.tile::<S, 6>(s, b, b_step, c, self.c_step, cols, write),
-                    5 => sliver.tile::<S, 5>(s, b, b_step, c, self.c_step, cols, write),
-                    4 => sliver.tile::<S, 4>(s, b, b_step, c, self.c_step, cols, write),
-                    3 => sliver.tile::<S, 3>(s, b, b_step, c, self.c_step, cols, write),
-                    2 => sliver.tile::<S, 2>(s, b, b_step, c, self.c_step, cols, write),
-                    _ => sliver.tile::<S, 1>(s, b, b_step, c, self.c_step, cols, write),
-                }
+                let (depth, c_step) = (pc.len(), self.c_step);
+                let product =
+                    Product { a, row_stride, col_stride, depth, b, b_step, c, c_step, cols, write };
+                sized(s, tile.len(), cols, product);
             }
         }
     }
@@ -482,9 +480,9 @@ impl Block<'_> {
     #[inline(always)]
     unsafe fn pack_a<S: Simd>(&self, s: S, packed: &mut [f32], ic: Range<usize>, pc: Range<usize>) {
         let Mat { data, row_stride, col_stride, .. } = self.a;
-        for i in ic.clone().step_by(S::TILE_ROWS) {
-            let high = S::TILE_ROWS.min(ic.end - i);
-            let to = &mut packed[(i - ic.start) * pc.len()..];
+        for tile in row_tiles::<S>(ic.len()) {
+            let (i, high) = (ic.start + tile.start, tile.len());
+            let to = &mut packed[tile.start * pc.len()..];
             if row_stride == 1 && i + S::LANES <= self.a.rows {
                 // Whole vectors: what one leaves beyond its `high` lanes, the next overwrites.
                 for k in 0..pc.len() {
@@ -513,35 +511,32 @@ impl Block<'_> {
     }
 }
 
-/// A few rows of A, packed or not.
-struct Sliver {
+/// A few rows of A, packed or not, times a panel of B.
+struct Product {
     a: *const f32,
     row_stride: usize,
     col_stride: usize,
     depth: usize,
+    b: *const f32,
+    b_step: usize,
+    c: *mut f32,
+    c_step: usize,
+    cols: usize,
+    write: Write,
 }
 
-impl Sliver {
+impl<S: Simd> Tile<S> for Product {
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize>(
-        &self,
-        s: S,
-        b: *const f32,
-        b_step: usize,
-        c: *mut f32,
-        c_step: usize,
-        cols: usize,
-        write: Write,
-    ) {
+    unsafe fn run<const R: usize, const V: usize>(self, s: S) {
         // SAFETY: the caller's promises: R rows of A, a panel of B, R rows of C.
         unsafe {
             for r in 0..R {
-                prefetch(c.add(r * c_step));
+                prefetch(self.c.add(r * self.c_step));
             }
             let rows = std::array::from_fn(|r| self.a.add(r * self.row_stride));
-            let acc =
-                outer::<S, R, VECTORS>(s, self.depth, rows, |k| k * self.col_stride, b, b_step);
-            emit(s, acc, c, c_step, cols, write);
+            let offsets = (0..self.depth).map(|k| k * self.col_stride);
+            let acc = outer::<S, R, V>(s, offsets, rows, self.b, self.b_step);
+            emit(s, acc, self.c, self.c_step, self.cols, self.write);
         }
     }
 }

@@ -9,45 +9,97 @@
 //! - [`dot`]: `acc[i][j] += a[i][k..] . b[j][k..]`, both read as vectors along `k`; the lanes are summed at the end.
 //!
 //! An FMA takes 4 cycles and two start in each, so at least 8 accumulators must be in flight. 6 x 2 = 12 need 2 + 6 loads
-//! for 12 FMAs, well below the two loads a cycle that the processor can do. One accumulator spilled to the stack
-//! costs a factor of two, so the order below matters: vectors of `b` first, then one broadcast at a time.
+//! for 12 FMAs, well below the two loads a cycle that the processor can do; 8 x 2 leave room for more.
+//! One accumulator spilled to the stack costs a factor of two, so the order below matters: vectors of `b` first, then
+//! one broadcast at a time.
+//!
+//! How many rows and columns are left is known only at run time: [`row_tiles`] cuts the rows, and [`sized`] turns both
+//! numbers into constants.
 
 // A matrix is a pointer and a step, and index loops over small arrays read like the formulas.
 #![allow(clippy::too_many_arguments, clippy::needless_range_loop)]
 
 use crate::{Write, simd::Simd};
+use std::ops::Range;
 
 /// Vectors in a row of the outer tile.
 pub(crate) const VECTORS: usize = 2;
 
 /// Rows of the largest outer tile of any instruction set.
-pub(crate) const MAX_ROWS: usize = 6;
+pub(crate) const MAX_ROWS: usize = 8;
 
 /// Columns of the outer tile: the width of a packed panel.
 pub(crate) const fn panel<S: Simd>() -> usize {
     VECTORS * S::LANES
 }
 
-/// `acc[i][v] = sum over k < depth of a[i][at(k)] * b[k * b_step + v * LANES ..]`
+/// Cuts `rows` rows into as few tiles as possible, all but the last equally high: at most [`Simd::TILE_ROWS`].
+pub(crate) fn row_tiles<S: Simd>(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let high = rows.div_ceil(rows.div_ceil(S::TILE_ROWS).max(1)).max(1);
+    (0..rows).step_by(high).map(move |start| start..rows.min(start + high))
+}
+
+/// What is done with a tile of `R x V` vectors.
+pub(crate) trait Tile<S: Simd> {
+    /// Computes and writes the tile.
+    ///
+    /// # Safety
+    /// Whatever the tile reads and writes must be there for `R` rows and `V` vectors.
+    unsafe fn run<const R: usize, const V: usize>(self, s: S);
+}
+
+/// Runs a tile from [`row_tiles`] that is `rows` high and has `cols` columns, at most two vectors of them.
 ///
 /// # Safety
-/// `a[i] + at(k)` must be readable for every `i` and `k < depth`, and `V * LANES` floats at `b + k * b_step`.
+/// Those of [`Tile::run`].
+#[inline(always)]
+pub(crate) unsafe fn sized<S: Simd>(s: S, rows: usize, cols: usize, tile: impl Tile<S>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if cols > S::LANES {
+            high::<S, VECTORS>(s, rows, tile);
+        } else {
+            high::<S, 1>(s, rows, tile);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn high<S: Simd, const V: usize>(s: S, rows: usize, tile: impl Tile<S>) {
+    // SAFETY: the caller's promise. The conditions are constants, which remove what an instruction set has no registers for.
+    unsafe {
+        match rows {
+            1 => tile.run::<1, V>(s),
+            2 => tile.run::<2, V>(s),
+            3 if S::TILE_ROWS >= 3 => tile.run::<3, V>(s),
+            4 if S::TILE_ROWS >= 4 => tile.run::<4, V>(s),
+            5 if S::TILE_ROWS >= 5 => tile.run::<5, V>(s),
+            6 if S::TILE_ROWS >= 6 => tile.run::<6, V>(s),
+            7 if S::TILE_ROWS >= 7 => tile.run::<7, V>(s),
+            8 if S::TILE_ROWS >= 8 => tile.run::<8, V>(s),
+            _ => unreachable!("a tile of {rows} rows"),
+        }
+    }
+}
+
+/// `acc[i][v] = sum over k of a[i][offsets(k)] * b[k * b_step + v * LANES ..]`
+///
+/// # Safety
+/// `a[i] + offsets(k)` must be readable for every `i` and `k`, and `V * LANES` floats at `b + k * b_step`.
 #[inline(always)]
 pub(crate) unsafe fn outer<S: Simd, const R: usize, const V: usize>(
     s: S,
-    depth: usize,
+    offsets: impl Iterator<Item = usize>,
     a: [*const f32; R],
-    at: impl Fn(usize) -> usize,
-    b: *const f32,
+    mut b: *const f32,
     b_step: usize,
 ) -> [[S::F32; V]; R] {
     let mut acc = [[s.zero(); V]; R];
-    for k in 0..depth {
-        let offset = at(k);
+    for offset in offsets {
         let mut bs = [s.zero(); V];
         for v in 0..V {
             // SAFETY: the caller's promise about b.
-            bs[v] = unsafe { s.load(b.add(k * b_step + v * S::LANES)) };
+            bs[v] = unsafe { s.load(b.add(v * S::LANES)) };
         }
         for i in 0..R {
             // SAFETY: the caller's promise about a.
@@ -56,6 +108,8 @@ pub(crate) unsafe fn outer<S: Simd, const R: usize, const V: usize>(
                 acc[i][v] = s.fma(x, bs[v], acc[i][v]);
             }
         }
+        // A pointer that moves on needs one register; a start and a count need two, and R pointers are there already.
+        b = b.wrapping_add(b_step);
     }
     acc
 }

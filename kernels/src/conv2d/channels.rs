@@ -17,17 +17,17 @@
 //!
 //! The gradient of the input is the same sweep over `dy`, see [`backward_input`](super::backward_input()).
 
-use super::sweep::{Phase, Sweep, by_group};
+use super::sweep::{Phase, Sweep, by_group, pixel_offsets};
 use crate::{
     Write,
     isa::Isa,
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
-    tile::{VECTORS, emit, outer, panel, transpose_into},
+    tile::{Tile, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::conv2d::{SUMS, TAPS},
 };
-use std::ops::Range;
+use std::{hint::black_box, ops::Range};
 
 /// Computes `out [images, groups * lanes, channel]`.
 pub(super) fn run(sweep: &Sweep, out: Shared) {
@@ -162,12 +162,9 @@ impl Piece<'_> {
             for first in (0..total).step_by(block) {
                 let block = first..(first + block).min(total);
                 let pixels = &mut pixels[..block.len()];
-                for (to, pixel) in pixels.iter_mut().zip(block.clone()) {
-                    let (i, at) = (pixel / phase.pixels(), pixel % phase.pixels());
-                    let (row, col) = (at / phase.grid[1], at % phase.grid[1]);
-                    *to = (i * image_step + row * phase.source_step[0] + col * phase.source_step[1])
-                        as u32;
-                }
+                let step = [image_step, phase.source_step[0], phase.source_step[1]];
+                let offsets = pixel_offsets(first, phase.grid, step);
+                pixels.iter_mut().zip(offsets).for_each(|(to, offset)| *to = offset);
                 self.sum(s, &mut sums, image, pixels, taps, taps_before, panels.clone());
                 self.write_out(s, &sums, phase, block, panels.clone());
             }
@@ -198,23 +195,30 @@ impl Piece<'_> {
             assert!(image.len() > pixel as usize + tap as usize, "conv2d: a tap beyond the image");
         }
         for first in (0..taps.len().max(1)).step_by(part) {
-            let some = &taps[first..taps.len().min(first + part)];
+            // Opaque, or LLVM computes its end anew for every tap.
+            let some = black_box(&taps[first..taps.len().min(first + part)]);
             for (p, panel) in panels.clone().enumerate() {
                 let weights = &self.weights[panel * panel_len + (taps_before + first) * wide..]
                     [..some.len() * wide];
                 let bias = (first == 0).then(|| &self.bias[panel * wide..][..wide]);
-                for (t, rows) in pixels.chunks(S::TILE_ROWS).enumerate() {
-                    let to = &mut sums[t * S::TILE_ROWS * width..][..rows.len() * width];
-                    let tile = Tile { image, taps: some, weights, bias, to, width, lane: p * wide };
-                    match *rows {
-                        [a, b, c, d, e, f] => tile.run(s, [a, b, c, d, e, f]),
-                        [a, b, c, d, e] => tile.run(s, [a, b, c, d, e]),
-                        [a, b, c, d] => tile.run(s, [a, b, c, d]),
-                        [a, b, c] => tile.run(s, [a, b, c]),
-                        [a, b] => tile.run(s, [a, b]),
-                        [a] => tile.run(s, [a]),
-                        _ => unreachable!("a tile has at most 6 rows"),
-                    }
+                let first_lane = panel % self.per_group * wide;
+                let lanes = wide.min(self.sweep.lanes - first_lane);
+                for rows in row_tiles::<S>(pixels.len()) {
+                    let to = &mut sums[rows.start * width..rows.end * width];
+                    let pixels = &pixels[rows];
+                    let tile = PixelTile {
+                        image,
+                        pixels,
+                        taps: some,
+                        weights,
+                        bias,
+                        to,
+                        width,
+                        lane: p * wide,
+                    };
+                    // SAFETY: as many pixels as rows, and as much room for their sums; all were checked to be inside the
+                    // image.
+                    unsafe { sized(s, pixels.len(), lanes, tile) };
                 }
             }
         }
@@ -265,8 +269,9 @@ impl Piece<'_> {
 }
 
 /// A few pixels and one panel of output channels.
-struct Tile<'a> {
+struct PixelTile<'a> {
     image: &'a [f32],
+    pixels: &'a [u32],
     taps: &'a [u32],
     weights: &'a [f32],
     /// For the first part of the taps.
@@ -277,17 +282,18 @@ struct Tile<'a> {
     lane: usize,
 }
 
-impl Tile<'_> {
+impl<S: Simd> Tile<S> for PixelTile<'_> {
     #[inline(always)]
-    fn run<S: Simd, const R: usize>(self, s: S, pixels: [u32; R]) {
-        let wide = panel::<S>();
+    unsafe fn run<const R: usize, const V: usize>(self, s: S) {
         // SAFETY: `sum` checked that the furthest pixel and tap are inside the image; the weights are taps.len() rows of
         // a panel, `to` is R rows of `width`, and the panel is inside that width.
         unsafe {
-            let rows = pixels.map(|pixel| self.image.as_ptr().add(pixel as usize));
-            let at = |k: usize| *self.taps.get_unchecked(k) as usize;
-            let mut acc =
-                outer::<S, R, VECTORS>(s, self.taps.len(), rows, at, self.weights.as_ptr(), wide);
+            let rows = std::array::from_fn(|r| {
+                self.image.as_ptr().add(*self.pixels.get_unchecked(r) as usize)
+            });
+            let taps = self.taps.iter().map(|&tap| tap as usize);
+            let (weights, wide) = (self.weights.as_ptr(), panel::<S>());
+            let mut acc = outer::<S, R, V>(s, taps, rows, weights, wide);
             let write = match self.bias {
                 Some(bias) => {
                     for row in &mut acc {
@@ -299,7 +305,8 @@ impl Tile<'_> {
                 }
                 None => Write::Add,
             };
-            emit(s, acc, self.to.as_mut_ptr().add(self.lane), self.width, wide, write);
+            let to = self.to.as_mut_ptr().add(self.lane);
+            emit(s, acc, to, self.width, V * S::LANES, write);
         }
     }
 }

@@ -62,7 +62,7 @@ impl SimdKernel for TileShape {
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) -> (usize, usize) {
-        match (self.lanes, S::TILE_ROWS) {
+        match (self.lanes, S::TILE_ROWS.min(6)) {
             (1, 6) => (1, 9),
             (2, 6) => (2, 6),
             (3, 6) => (3, 3),

@@ -64,8 +64,13 @@ impl SimdKernel for TileRows {
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) -> usize {
-        S::TILE_ROWS
+        tile_rows::<S>()
     }
+}
+
+/// Output channels in a tile.
+const fn tile_rows<S: Simd>() -> usize {
+    if S::TILE_ROWS < 6 { S::TILE_ROWS } else { 6 }
 }
 
 /// Packs the weights of one group: `to[phase][tile of lanes][tap][lane]`.
@@ -229,10 +234,10 @@ impl Job<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, list: &[u32], count: usize) {
         let (list, _) = list.as_chunks::<FIELDS>();
-        for first in (0..self.lanes).step_by(S::TILE_ROWS) {
-            let high = S::TILE_ROWS.min(self.lanes - first);
+        for first in (0..self.lanes).step_by(tile_rows::<S>()) {
+            let high = tile_rows::<S>().min(self.lanes - first);
             // Portable vectors are two registers each.
-            match (high, S::TILE_ROWS) {
+            match (high, tile_rows::<S>()) {
                 (1, 6) => self.tiles::<S, 1, 8>(s, list, count, first),
                 (2, 6) => self.tiles::<S, 2, 6>(s, list, count, first),
                 (3, _) => self.tiles::<S, 3, 3>(s, list, count, first),

@@ -14,14 +14,19 @@
 //! transpose the sums into dw[o][tap]
 //! ```
 
-use super::{Conv2dDims, channels::PanelWidth, planes::Planes, sweep::by_group};
+use super::{
+    Conv2dDims,
+    channels::PanelWidth,
+    planes::Planes,
+    sweep::{by_group, pixel_offsets},
+};
 use crate::{
     Write,
     isa::Isa,
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
-    tile::{VECTORS, emit, outer, panel, transpose_into},
+    tile::{Tile, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::conv2d::PIXELS,
 };
 use std::ops::Range;
@@ -153,27 +158,22 @@ impl Piece<'_> {
         for first in (0..total).step_by(block) {
             let block = first..total.min(first + block);
             let pixels = &mut offsets[..block.len()];
-            for (to, pixel) in pixels.iter_mut().zip(block.clone()) {
-                let (i, at) = (pixel / per_image, pixel % per_image);
-                *to = (i * image_step + at / d.ow() * step[0] + at % d.ow() * step[1]) as u32;
-            }
+            let all = pixel_offsets(first, [d.oh(), d.ow()], [image_step, step[0], step[1]]);
+            pixels.iter_mut().zip(all).for_each(|(to, offset)| *to = offset);
             let furthest = taps.iter().max().map_or(0, |&tap| tap as usize - base)
                 + pixels[pixels.len() - 1] as usize;
             assert!(furthest < x.len(), "conv2d: a tap beyond the image");
             self.pack_dy(s, &mut dy, images.start, block.clone());
             for (p, dy) in dy.chunks_exact(block.len() * wide).take(self.panels.len()).enumerate() {
-                for (t, taps) in taps.chunks(S::TILE_ROWS).enumerate() {
-                    let to = &mut sums[t * S::TILE_ROWS * width + p * wide..];
-                    let tile = Tile { x, base, pixels, dy, to, width };
-                    match *taps {
-                        [a, b, c, d, e, f] => tile.run(s, [a, b, c, d, e, f]),
-                        [a, b, c, d, e] => tile.run(s, [a, b, c, d, e]),
-                        [a, b, c, d] => tile.run(s, [a, b, c, d]),
-                        [a, b, c] => tile.run(s, [a, b, c]),
-                        [a, b] => tile.run(s, [a, b]),
-                        [a] => tile.run(s, [a]),
-                        _ => unreachable!("a tile has at most 6 rows"),
-                    }
+                let lanes = d.o_group() - (self.panels.start + p) * wide;
+                for rows in row_tiles::<S>(taps.len()) {
+                    let to = &mut sums[rows.start * width + p * wide..];
+                    let taps = &taps[rows];
+                    assert!(to.len() >= (taps.len() - 1) * width + wide);
+                    let tile = TapTile { x, base, taps, pixels, dy, to, width };
+                    // SAFETY: as many taps as rows, and room for their sums; all were checked to be inside the image, and
+                    // `dy` is a panel for each pixel.
+                    unsafe { sized(s, taps.len(), lanes, tile) };
                 }
             }
         }
@@ -219,30 +219,28 @@ impl Piece<'_> {
 }
 
 /// A few taps and one panel of output channels.
-struct Tile<'a> {
+struct TapTile<'a> {
     x: &'a [f32],
     base: usize,
+    taps: &'a [u32],
     pixels: &'a [u32],
     dy: &'a [f32],
     to: &'a mut [f32],
     width: usize,
 }
 
-impl Tile<'_> {
+impl<S: Simd> Tile<S> for TapTile<'_> {
     #[inline(always)]
-    fn run<S: Simd, const R: usize>(self, s: S, taps: [u32; R]) {
-        let wide = panel::<S>();
-        assert!(
-            self.to.len() >= (R - 1) * self.width + wide
-                && self.dy.len() >= self.pixels.len() * wide
-        );
-        // SAFETY: `images` checked that the furthest pixel and tap are inside x; the lengths of the others are above.
+    unsafe fn run<const R: usize, const V: usize>(self, s: S) {
+        // SAFETY: `images` checked that the furthest pixel and tap are inside x, and the lengths of the others.
         unsafe {
-            let rows = taps.map(|tap| self.x.as_ptr().add(tap as usize - self.base));
-            let at = |k: usize| *self.pixels.get_unchecked(k) as usize;
-            let acc =
-                outer::<S, R, VECTORS>(s, self.pixels.len(), rows, at, self.dy.as_ptr(), wide);
-            emit(s, acc, self.to.as_mut_ptr(), self.width, wide, Write::Add);
+            let rows = std::array::from_fn(|r| {
+                self.x.as_ptr().add(*self.taps.get_unchecked(r) as usize - self.base)
+            });
+            let pixels = self.pixels.iter().map(|&pixel| pixel as usize);
+            let (dy, wide) = (self.dy.as_ptr(), panel::<S>());
+            let acc = outer::<S, R, V>(s, pixels, rows, dy, wide);
+            emit(s, acc, self.to.as_mut_ptr(), self.width, V * S::LANES, Write::Add);
         }
     }
 }

@@ -38,7 +38,7 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type Mask = __mmask16;
     const LANES: usize = 16;
-    const TILE_ROWS: usize = 6;
+    const TILE_ROWS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

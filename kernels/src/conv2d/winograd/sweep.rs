@@ -20,7 +20,7 @@ use crate::{
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
-    tile::{VECTORS, emit, outer, panel, transpose_into},
+    tile::{Tile, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::winograd::{FAR_TILES, NEAR, PART, TILES},
 };
 use std::ops::Range;
@@ -179,8 +179,17 @@ impl Piece<'_> {
             for (p, panel) in panels.clone().enumerate() {
                 let kernels =
                     &self.kernels[(panel * PLACES + place) * depth * wide..][..depth * wide];
-                let product = Product { inputs, channels, kernels, depth, lane: p * wide, width };
-                product.run(s, products);
+                let lanes = self.sweep.lanes - panel % self.per_group * wide;
+                for rows in row_tiles::<S>(tiles) {
+                    let inputs = &inputs[rows.start * channels..rows.end * channels];
+                    let high = rows.len();
+                    let products = &mut products[rows.start * width..rows.end * width];
+                    let lane = p * wide;
+                    let product =
+                        Product { inputs, channels, kernels, depth, products, lane, width };
+                    // SAFETY: `high` rows of inputs and of products, and a panel.
+                    unsafe { sized(s, high, lanes, product) };
+                }
             }
         }
         for strip in block.strips() {
@@ -253,37 +262,23 @@ impl Piece<'_> {
     }
 }
 
-/// One place, one panel: `products [tiles, width] = inputs [tiles, channels] * kernels [depth, wide]`.
+/// A few tiles, one place, one panel: `products [tiles, width] = inputs [tiles, channels] * kernels [depth, wide]`.
 struct Product<'a> {
     inputs: &'a [f32],
     channels: usize,
     kernels: &'a [f32],
     depth: usize,
+    products: &'a mut [f32],
     /// Where in a row of products the panel is.
     lane: usize,
     width: usize,
 }
 
-impl Product<'_> {
+impl<S: Simd> Tile<S> for Product<'_> {
     #[inline(always)]
-    fn run<S: Simd>(&self, s: S, products: &mut [f32]) {
-        let rows = self.inputs.chunks(S::TILE_ROWS * self.channels);
-        for (inputs, products) in rows.zip(products.chunks_mut(S::TILE_ROWS * self.width)) {
-            match inputs.len() / self.channels {
-                6 => self.tile::<S, 6>(s, inputs, products),
-                5 => self.tile::<S, 5>(s, inputs, products),
-                4 => self.tile::<S, 4>(s, inputs, products),
-                3 => self.tile::<S, 3>(s, inputs, products),
-                2 => self.tile::<S, 2>(s, inputs, products),
-                _ => self.tile::<S, 1>(s, inputs, products),
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn tile<S: Simd, const R: usize>(&self, s: S, inputs: &[f32], products: &mut [f32]) {
+    unsafe fn run<const R: usize, const V: usize>(self, s: S) {
         let wide = panel::<S>();
-        assert!(inputs.len() >= R * self.channels && products.len() >= R * self.width);
+        assert!(self.inputs.len() >= R * self.channels && self.products.len() >= R * self.width);
         let part = self.depth.div_ceil(self.depth.div_ceil(PART));
         for first in (0..self.depth).step_by(part) {
             let write = if first > 0 { Write::Add } else { Write::Set };
@@ -291,10 +286,12 @@ impl Product<'_> {
             // SAFETY: R rows of at least `depth` channels, checked above; the kernels are `depth` rows of a panel, and the
             // panel lies inside the width.
             unsafe {
-                let rows = std::array::from_fn(|r| inputs.as_ptr().add(r * self.channels + first));
+                let inputs = self.inputs.as_ptr();
+                let rows = std::array::from_fn(|r| inputs.add(r * self.channels + first));
                 let kernels = self.kernels.as_ptr().add(first * wide);
-                let acc = outer::<S, R, VECTORS>(s, part, rows, |k| k, kernels, wide);
-                emit(s, acc, products.as_mut_ptr().add(self.lane), self.width, wide, write);
+                let acc = outer::<S, R, V>(s, 0..part, rows, kernels, wide);
+                let to = self.products.as_mut_ptr().add(self.lane);
+                emit(s, acc, to, self.width, V * S::LANES, write);
             }
         }
     }

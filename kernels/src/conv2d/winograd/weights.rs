@@ -24,10 +24,10 @@ use crate::{
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
-    tile::{VECTORS, emit, outer, panel, transpose_into},
+    tile::{Tile, VECTORS, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::winograd::{WEIGHT_BLOCKS, WEIGHT_TILES},
 };
-use std::ops::Range;
+use std::{hint::black_box, ops::Range};
 
 /// `dw` of a convolution for which Winograd's products [pay](super::pays).
 pub(in crate::conv2d) fn backward_weight(
@@ -113,8 +113,16 @@ impl Piece<'_> {
         for (place, sums) in sums.chunks_exact_mut(self.sums_step::<S>()).enumerate() {
             let inputs = &inputs[place * layout.place..][..tiles * channels];
             let grads = grads[place * grads_step..].chunks_exact(tiles * wide);
-            for (grads, sums) in grads.zip(sums.chunks_exact_mut(depth * wide)) {
-                write_products(s, sums, write, inputs, grads);
+            for ((grads, sums), panel) in
+                grads.zip(sums.chunks_exact_mut(depth * wide)).zip(self.panels.clone())
+            {
+                let lanes = self.d.o_group() - panel * wide;
+                for rows in row_tiles::<S>(depth) {
+                    let sums = &mut sums[rows.start * wide..rows.end * wide];
+                    let product = Product { sums, write, inputs, first: rows.start, grads };
+                    // SAFETY: the channels are in `inputs`, and there is room for their sums.
+                    unsafe { sized(s, rows.len(), lanes, product) };
+                }
             }
         }
     }
@@ -241,46 +249,35 @@ fn weight_line<S: Simd>(s: S, m: [S::F32; 4]) -> [S::F32; 3] {
     [s.add(m[0], sum), s.mul(half, s.sub(m[1], m[2])), s.add(sum, m[3])]
 }
 
-/// Sets `sums[channel][lane]` to, or adds to it, the sum over tiles of `inputs[channel][tile] * grads[tile][lane]`.
-#[inline(always)]
-fn write_products<S: Simd>(s: S, sums: &mut [f32], write: Write, inputs: &[f32], grads: &[f32]) {
-    let wide = panel::<S>();
-    for (r, sums) in sums.chunks_mut(S::TILE_ROWS * wide).enumerate() {
-        let first = r * S::TILE_ROWS;
-        match sums.len() / wide {
-            6 => write_tile::<S, 6>(s, sums, write, inputs, first, grads),
-            5 => write_tile::<S, 5>(s, sums, write, inputs, first, grads),
-            4 => write_tile::<S, 4>(s, sums, write, inputs, first, grads),
-            3 => write_tile::<S, 3>(s, sums, write, inputs, first, grads),
-            2 => write_tile::<S, 2>(s, sums, write, inputs, first, grads),
-            _ => write_tile::<S, 1>(s, sums, write, inputs, first, grads),
-        }
-    }
+/// A few channels and one panel: sets `sums[channel][lane]` to, or adds to it, the sum over tiles of
+/// `inputs[channel][tile] * grads[tile][lane]`.
+struct Product<'a> {
+    sums: &'a mut [f32],
+    write: Write,
+    inputs: &'a [f32],
+    /// The first of the channels, in `inputs`.
+    first: usize,
+    grads: &'a [f32],
 }
 
-/// [`write_products`] of the channels from `first` on.
-#[inline(always)]
-fn write_tile<S: Simd, const R: usize>(
-    s: S,
-    sums: &mut [f32],
-    write: Write,
-    inputs: &[f32],
-    first: usize,
-    grads: &[f32],
-) {
-    let wide = panel::<S>();
-    let tiles = grads.len() / wide;
-    assert!(inputs.len() >= (first + R).next_multiple_of(S::LANES) * tiles);
-    assert!(sums.len() >= R * wide);
-    // SAFETY: a vector of channels is `tiles` rows of LANES floats, and the last one that is read is inside, by the first
-    // assertion; `grads` is `tiles` rows of a panel, and `sums` R rows, by the second.
-    unsafe {
-        let rows = std::array::from_fn(|r| {
-            let (vector, lane) = ((first + r) / S::LANES, (first + r) % S::LANES);
-            inputs.as_ptr().add(vector * tiles * S::LANES + lane)
-        });
-        let at = |tile: usize| tile * S::LANES;
-        let acc = outer::<S, R, VECTORS>(s, tiles, rows, at, grads.as_ptr(), wide);
-        emit(s, acc, sums.as_mut_ptr(), wide, wide, write);
+impl<S: Simd> Tile<S> for Product<'_> {
+    #[inline(always)]
+    unsafe fn run<const R: usize, const V: usize>(self, s: S) {
+        let wide = panel::<S>();
+        let tiles = self.grads.len() / wide;
+        assert!(self.inputs.len() >= (self.first + R).next_multiple_of(S::LANES) * tiles);
+        assert!(self.sums.len() >= R * wide);
+        // SAFETY: a vector of channels is `tiles` rows of LANES floats, and the last one that is read is inside, by the first
+        // assertion; `grads` is `tiles` rows of a panel, and `sums` R rows, by the second.
+        unsafe {
+            let rows = std::array::from_fn(|r| {
+                let (vector, lane) = ((self.first + r) / S::LANES, (self.first + r) % S::LANES);
+                // Opaque, or LLVM computes them anew for every tile.
+                black_box(self.inputs.as_ptr().add(vector * tiles * S::LANES + lane))
+            });
+            let offsets = (0..tiles).map(|tile| tile * S::LANES);
+            let acc = outer::<S, R, V>(s, offsets, rows, self.grads.as_ptr(), wide);
+            emit(s, acc, self.sums.as_mut_ptr(), wide, V * S::LANES, self.write);
+        }
     }
 }
