@@ -9,7 +9,8 @@
 //! | file | idea | used for |
 //! |---|---|---|
 //! | `channels.rs` | lanes are output channels, rows are pixels; taps are offsets into the padded image | forward, `dx` |
-//! | `pixels.rs` | lanes are pixels, rows are output channels: for few channels or taps, and depthwise | forward, `dx` |
+//! | `pixels.rs` | lanes are pixels, rows are output channels: for few channels or taps | forward, `dx` |
+//! | `rows.rs` | lanes are columns, and go down the rows: 3 x 3 kernels to one channel, and depthwise | forward, `dx` |
 //! | `winograd/` | 3 x 3 kernels with 4/9 of the products: for many channels | forward, `dx`, `dw` |
 //! | `weights.rs` | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
 //! | `dots.rs` | dot products over pixels: for few channels or taps, and depthwise | `dw` |
@@ -27,6 +28,7 @@ mod forward;
 mod pixels;
 mod planes;
 mod pointwise;
+mod rows;
 mod sweep;
 mod weights;
 mod winograd;

@@ -59,6 +59,21 @@ impl Planes {
         col % self.sorted * (self.padded[1] / self.sorted) + col / self.sorted
     }
 
+    /// Copies whole planes from `from` into `to`, which has the zeros around each already. For unsorted columns.
+    #[inline(always)]
+    pub(super) fn fill_inside<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
+        let ([h, w], [top, left]) = (self.size, self.before);
+        if h * w == 0 {
+            return;
+        }
+        for (to, from) in to.chunks_exact_mut(self.plane()).zip(from.chunks_exact(h * w)) {
+            let rows = to.chunks_exact_mut(self.padded[1]).skip(top);
+            for (to, from) in rows.zip(from.chunks_exact(w)) {
+                copy(s, &mut to[left..left + w], from);
+            }
+        }
+    }
+
     /// Copies whole planes from `from` into `to`, with zeros around each.
     #[inline(always)]
     pub(super) fn fill<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {

@@ -1,9 +1,9 @@
 //! What forward and the gradient of the input have in common: every output pixel is a sum over taps.
 //!
-//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Three engines run it:
-//! [`channels`] and [`pixels`], named after what their vectors hold, and [`winograd`].
+//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Four engines run it:
+//! [`channels`] and [`pixels`], named after what their vectors hold, [`winograd`] and [`rows`].
 
-use super::{Conv2dDims, channels, pixels, planes::Planes, winograd};
+use super::{Conv2dDims, channels, pixels, planes::Planes, rows, winograd};
 use crate::{
     Write,
     par::{self, Shared, Work},
@@ -43,6 +43,8 @@ pub(super) enum Engine {
     Pixels,
     /// Channels again, with fewer products: [`winograd`].
     Winograd,
+    /// Columns of one output channel: [`rows`].
+    Rows,
 }
 
 impl Engine {
@@ -54,6 +56,9 @@ impl Engine {
     pub(super) fn choose(d: &Conv2dDims, lanes: usize, taps: usize, cols: usize) -> Self {
         if winograd::pays(d, lanes, taps / 9) {
             return Engine::Winograd;
+        }
+        if rows::pays(d, lanes) {
+            return Engine::Rows;
         }
         let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;
         let pixels = lanes * (taps + 4) * cols.next_multiple_of(8) * 9 / 8;
@@ -164,6 +169,7 @@ impl Sweep<'_> {
                 Engine::Channels => channels::run(&self, out),
                 Engine::Pixels => pixels::run(&mut self, out),
                 Engine::Winograd => winograd::run(&self, out),
+                Engine::Rows => rows::run(&self, out),
             }
         }
     }
@@ -171,6 +177,15 @@ impl Sweep<'_> {
     /// Taps of all phases.
     pub(super) fn taps(&self) -> usize {
         self.phases.iter().map(|p| p.taps.len()).sum()
+    }
+
+    /// For a sweep whose taps are a 3 x 3 square of each plane: the corner of the square in the padded plane, and the place
+    /// in it of each tap.
+    pub(super) fn square(&self) -> (usize, [usize; 9]) {
+        let taps = &self.phases[0].taps[..9];
+        let corner = taps.iter().map(|tap| tap.source as usize).min().unwrap_or(0);
+        let place = |at: usize| at / self.planes.padded[1] * 3 + at % self.planes.padded[1];
+        (corner, std::array::from_fn(|t| place(taps[t].source as usize - corner)))
     }
 
     /// The planes of one group of one image.

@@ -47,14 +47,6 @@ pub(in crate::conv2d) fn run(sweep: &Sweep, out: Shared) {
     });
 }
 
-/// The corner of the taps in the padded plane, and the place in the 3 x 3 kernel of each tap of a plane.
-fn taps(sweep: &Sweep) -> (usize, [usize; 9]) {
-    let taps = &sweep.phases[0].taps[..9];
-    let corner = taps.iter().map(|tap| tap.source as usize).min().unwrap_or(0);
-    let place = |at: usize| at / sweep.planes.padded[1] * 3 + at % sweep.planes.padded[1];
-    (corner, std::array::from_fn(|t| place(taps[t].source as usize - corner)))
-}
-
 /// `to[place][channel in][lane] = G g G'` of one panel.
 struct Kernels<'a> {
     sweep: &'a Sweep<'a>,
@@ -71,7 +63,7 @@ impl SimdKernel for Kernels<'_> {
         let Self { sweep, to, group, first } = self;
         let wide = panel::<S>();
         let depth = sweep.planes.count;
-        let (_, places) = taps(sweep);
+        let (_, places) = sweep.square();
         let mut packed = scratch::floats(9 * depth * wide);
         PackPanel { sweep, to: &mut packed, group, first }.run(s);
         for (c, packed) in packed.chunks_exact(9 * wide).enumerate() {
@@ -150,7 +142,7 @@ impl Piece<'_> {
         let depth = planes.count;
         let channels = depth.next_multiple_of(S::LANES);
         let tiles = block.tiles();
-        let (corner, _) = taps(self.sweep);
+        let (corner, _) = self.sweep.square();
         let [top, left] = [corner / planes.padded[1], corner % planes.padded[1]];
         let layout =
             Layout { place: Layout::place_step(tiles, channels), tile: channels, channel: 1 };
