@@ -41,7 +41,7 @@ pub(super) struct DotSums<'a> {
 impl DotSums<'_> {
     pub(super) fn run(&self, dw: &mut [f32], write: Write) {
         let isa = Isa::current();
-        let (r, t) = isa.dispatch(TileShape { lanes: self.d.o_group(), taps: self.taps.len() });
+        let (r, t) = isa.dispatch(TileShape { d: self.d });
         let (lanes, taps) = (self.d.o_group(), self.taps.len());
         let tiles = self.d.groups * lanes.div_ceil(r) * taps.div_ceil(t);
         let out = Shared(dw.as_mut_ptr());
@@ -51,22 +51,31 @@ impl DotSums<'_> {
     }
 }
 
-/// Chooses the channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the rest.
-struct TileShape {
-    lanes: usize,
-    taps: usize,
+/// Whether the taps of a plane are a square through which one can go [down the rows](down_rows).
+fn is_square(d: &Conv2dDims) -> bool {
+    d.kernel == [3, 3] && d.stride == [1, 1] && d.dilation == [1, 1]
 }
 
-impl SimdKernel for TileShape {
+/// Chooses the channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the rest; twice that where there
+/// are 32 registers.
+struct TileShape<'a> {
+    d: &'a Conv2dDims,
+}
+
+impl SimdKernel for TileShape<'_> {
     type Output = (usize, usize);
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) -> (usize, usize) {
-        match (self.lanes, S::TILE_ROWS.min(6)) {
-            (1, 6) => (1, 9),
-            (2, 6) => (2, 6),
-            (3, 6) => (3, 3),
-            (_, 6) if self.taps.is_multiple_of(3) && !self.lanes.is_multiple_of(6) => (3, 3),
+        let (lanes, taps) = (self.d.o_group(), self.d.taps());
+        match (lanes, S::TILE_ROWS) {
+            (_, 6..) if is_square(self.d) => (1, 9),
+            (1, 6..) => (1, 9),
+            (2, 6..) => (2, 6),
+            (3, 6..) => (3, 3),
+            (_, 8) if lanes.is_multiple_of(6) => (6, 4),
+            (_, 8) => (4, 5),
+            (_, 6) if taps.is_multiple_of(3) && !lanes.is_multiple_of(6) => (3, 3),
             (_, 6) => (6, 2),
             // Portable vectors are two registers each.
             (1, _) => (1, 3),
@@ -88,20 +97,23 @@ impl SimdKernel for Piece<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match (TileShape { lanes: self.sums.d.o_group(), taps: self.sums.taps.len() }).run(s) {
-            (1, 9) => self.tiles::<S, 1, 9>(s),
-            (2, 6) => self.tiles::<S, 2, 6>(s),
-            (3, 3) => self.tiles::<S, 3, 3>(s),
-            (6, 2) => self.tiles::<S, 6, 2>(s),
-            (1, 3) => self.tiles::<S, 1, 3>(s),
-            _ => self.tiles::<S, 2, 2>(s),
+        match (TileShape { d: self.sums.d }).run(s) {
+            (1, 9) if is_square(self.sums.d) => self.tiles::<S, 1, 9, true>(s),
+            (1, 9) => self.tiles::<S, 1, 9, false>(s),
+            (2, 6) => self.tiles::<S, 2, 6, false>(s),
+            (3, 3) => self.tiles::<S, 3, 3, false>(s),
+            (6, 2) => self.tiles::<S, 6, 2, false>(s),
+            (6, 4) => self.tiles::<S, 6, 4, false>(s),
+            (4, 5) => self.tiles::<S, 4, 5, false>(s),
+            (1, 3) => self.tiles::<S, 1, 3, false>(s),
+            _ => self.tiles::<S, 2, 2, false>(s),
         }
     }
 }
 
 impl Piece<'_> {
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize, const T: usize>(&self, s: S) {
+    fn tiles<S: Simd, const R: usize, const T: usize, const SQUARE: bool>(&self, s: S) {
         let DotSums { dy, x, d, planes, taps, step } = *self.sums;
         let (rows, cols) = (d.oh(), d.ow());
         let (lanes, pixels) = (d.o_group(), rows * cols);
@@ -125,6 +137,7 @@ impl Piece<'_> {
         let places = Places { cols, whole, last };
         let furthest = taps.iter().max().map_or(0, |&t| t as usize) + (rows - 1) * step + cols;
         let mut padded = scratch::floats(if planes.in_place() { 0 } else { planes.len() });
+        padded.fill(0.0);
         let plane_len = planes.count * planes.size[0] * planes.size[1];
         for image in 0..d.n {
             for group in self.tiles.start / per_group..self.tiles.end.div_ceil(per_group) {
@@ -133,7 +146,7 @@ impl Piece<'_> {
                 let from = if planes.in_place() {
                     from
                 } else {
-                    planes.fill(s, &mut padded, from);
+                    planes.fill_inside(s, &mut padded, from);
                     &padded[..]
                 };
                 assert!(furthest <= from.len(), "conv2d: a tap beyond the image");
@@ -150,7 +163,11 @@ impl Piece<'_> {
                         let x = std::array::from_fn(|i| {
                             from.as_ptr().add(taps[(t + i).min(taps.len() - 1)] as usize)
                         });
-                        products(s, &places, dy, x)
+                        if SQUARE {
+                            down_rows(s, [rows, cols], dy, x, step)
+                        } else {
+                            products(s, &places, dy, x)
+                        }
                     };
                     let to = &mut sums[(tile - self.tiles.start) * tile_len..][..tile_len];
                     for r in 0..R {
@@ -183,6 +200,44 @@ impl Piece<'_> {
 /// The first channel and tap of a tile, of which there are `across` for the same channels.
 fn place<const R: usize, const T: usize>(tile: usize, across: usize) -> (usize, usize) {
     (tile / across * R, tile % across * T)
+}
+
+/// [`products`] for one channel and the `T = 9` taps of a plane, of which the first is the corner of a 3 x 3 square. A row of the
+/// image meets three rows of `dy`, so a vector that goes down its columns loads four vectors for nine products.
+///
+/// # Safety
+/// `dy` must be readable for `rows` rows of `cols`, and `x[0]` for two more, `step` apart and two floats longer.
+#[inline(always)]
+unsafe fn down_rows<S: Simd, const R: usize, const T: usize>(
+    s: S,
+    [rows, cols]: [usize; 2],
+    dy: [*const f32; R],
+    x: [*const f32; T],
+    step: usize,
+) -> [[S::F32; T]; R] {
+    let mut acc = [[s.zero(); T]; R];
+    for col in (0..cols).step_by(S::LANES) {
+        let wide = S::LANES.min(cols - col);
+        // The rows of dy that meet this row of the image through the upper, middle and lower row of the square.
+        let mut dys = [s.zero(); 3];
+        for row in 0..rows + 2 {
+            // SAFETY: `wide` columns are left in each row, by the caller's promise.
+            unsafe {
+                let read = |at: *const f32| {
+                    if wide == S::LANES { s.load(at) } else { s.load_partial(at, wide) }
+                };
+                let next = if row < rows { read(dy[0].add(row * cols + col)) } else { s.zero() };
+                dys = [next, dys[0], dys[1]];
+                for j in 0..3 {
+                    let x = read(x[0].add(row * step + col + j));
+                    for i in 0..3 {
+                        acc[0][i * 3 + j] = s.fma(dys[i], x, acc[0][i * 3 + j]);
+                    }
+                }
+            }
+        }
+    }
+    acc
 }
 
 /// Where the vectors of an image start, as `[offset in dy, offset in x]`.

@@ -128,7 +128,7 @@ impl SimdKernel for Piece<'_> {
             for group in self.groups.clone() {
                 let from = sweep.group_of(image, group);
                 let from = if copy {
-                    planes.fill(s, &mut padded[..planes.len()], from);
+                    planes.fill_inside(s, &mut padded[..planes.len()], from);
                     &padded[..]
                 } else {
                     from

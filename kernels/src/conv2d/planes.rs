@@ -59,54 +59,37 @@ impl Planes {
         col % self.sorted * (self.padded[1] / self.sorted) + col / self.sorted
     }
 
-    /// Copies whole planes from `from` into `to`, which has the zeros around each already. For unsorted columns.
+    /// Copies whole planes from `from` into `to`, with zeros around each.
+    #[inline(always)]
+    pub(super) fn fill<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
+        to.fill(0.0);
+        self.fill_inside(s, to, from);
+    }
+
+    /// Copies whole planes from `from` into `to`, which has the zeros around each already.
     #[inline(always)]
     pub(super) fn fill_inside<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
         let ([h, w], [top, left]) = (self.size, self.before);
         if h * w == 0 {
             return;
         }
-        for (to, from) in to.chunks_exact_mut(self.plane()).zip(from.chunks_exact(h * w)) {
-            let rows = to.chunks_exact_mut(self.padded[1]).skip(top);
-            for (to, from) in rows.zip(from.chunks_exact(w)) {
-                copy(s, &mut to[left..left + w], from);
-            }
-        }
-    }
-
-    /// Copies whole planes from `from` into `to`, with zeros around each.
-    #[inline(always)]
-    pub(super) fn fill<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
-        let [h, w] = self.size;
-        let [top, left] = self.before;
         let wide = self.padded[1];
-        if h * w == 0 {
-            return to.fill(0.0);
-        }
         for (to, from) in to.chunks_exact_mut(self.plane()).zip(from.chunks_exact(h * w)) {
-            to[..top * wide].fill(0.0);
-            for (to, from) in to[top * wide..].chunks_exact_mut(wide).zip(from.chunks_exact(w)) {
-                if self.sorted == 1 {
-                    let right = wide - left - w;
-                    if left <= S::LANES && right <= S::LANES && wide >= S::LANES {
-                        // Two stores are cheaper than two calls of `memset`; what they zero too much is copied now.
-                        s.write(to, s.zero());
-                        s.write(&mut to[wide - S::LANES..], s.zero());
-                    } else {
-                        to.fill(0.0);
-                    }
+            let rows = to.chunks_exact_mut(wide).skip(top).zip(from.chunks_exact(w));
+            if self.sorted == 1 {
+                for (to, from) in rows {
                     copy(s, &mut to[left..left + w], from);
-                } else {
-                    to.fill(0.0);
-                    for (i, to) in to.chunks_exact_mut(wide / self.sorted).enumerate() {
-                        let first = (i + self.sorted - left % self.sorted) % self.sorted;
-                        let from = from.iter().skip(first).step_by(self.sorted);
-                        let to = &mut to[(left + first) / self.sorted..];
-                        to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
-                    }
+                }
+                continue;
+            }
+            for (to, from) in rows {
+                for (i, to) in to.chunks_exact_mut(wide / self.sorted).enumerate() {
+                    let first = (i + self.sorted - left % self.sorted) % self.sorted;
+                    let from = from.iter().skip(first).step_by(self.sorted);
+                    let to = &mut to[(left + first) / self.sorted..];
+                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
                 }
             }
-            to[(top + h) * wide..].fill(0.0);
         }
     }
 }

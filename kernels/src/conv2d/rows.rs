@@ -6,13 +6,15 @@
 //!
 //! ```text
 //! for each image, for each output channel:    (threads split these)
-//!   copy the planes of its group between zeros
-//!   for each input channel, for each vector of columns:
-//!     for each row of the image:
+//!   for each input channel:
+//!     copy it between zeros                   L1
+//!     for each vector of columns, for each row:
 //!       the output rows above, here and below += 3 x 3 weights * left, centre, right; the one above is finished
 //! ```
 
-use super::{Conv2dDims, sweep::Sweep};
+#![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
+
+use super::{Conv2dDims, planes::Planes, sweep::Sweep};
 use crate::{
     Write,
     isa::Isa,
@@ -25,26 +27,22 @@ use std::ops::Range;
 /// Whether a convolution to `lanes` channels in each group is possible here, and faster. It would be possible with any
 /// number, but [`pixels`](super::pixels) loads less for several.
 pub(super) fn pays(d: &Conv2dDims, lanes: usize) -> bool {
-    d.kernel == [3, 3]
-        && d.stride == [1, 1]
-        && d.dilation == [1, 1]
-        && lanes == 1
-        && d.w_len() > 0
+    d.kernel == [3, 3] && d.stride == [1, 1] && d.dilation == [1, 1] && lanes == 1 && d.h * d.w > 0
 }
 
-/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining taps.
+/// Computes `out [images, groups, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining taps.
 pub(super) fn run(sweep: &Sweep, out: Shared) {
     let isa = Isa::current();
-    sweep.each_piece(sweep.groups * sweep.lanes, usize::MAX, |images, channels| {
-        isa.dispatch(Piece { sweep, images, channels, out: out.get() });
+    sweep.each_piece(sweep.groups, usize::MAX, |images, groups| {
+        isa.dispatch(Piece { sweep, images, groups, out: out.get() });
     });
 }
 
-/// Some output channels of some images, on one thread.
+/// Some groups of some images, on one thread.
 struct Piece<'a> {
     sweep: &'a Sweep<'a>,
     images: Range<usize>,
-    channels: Range<usize>,
+    groups: Range<usize>,
     out: *mut f32,
 }
 
@@ -53,47 +51,44 @@ impl SimdKernel for Piece<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Sweep { planes, groups, lanes, bias, write, channel: len, .. } = *self.sweep;
+        let Sweep { planes, weights, bias, write, channel, .. } = *self.sweep;
         let phase = &self.sweep.phases[0];
+        let [rows, cols] = phase.grid;
         let (corner, places) = self.sweep.square();
+        let (x_step, plane) = (planes.padded[1], Planes { count: 1, ..planes });
+        assert!(
+            corner + (rows + 1) * x_step + cols + 2 <= plane.len(),
+            "conv2d: a tap beyond the image"
+        );
         // The last vector of the last row reaches beyond it.
-        let mut padded = scratch::floats(planes.len() + S::LANES);
+        let mut padded = scratch::floats(plane.len() + S::LANES);
         padded.fill(0.0);
-        let furthest =
-            planes.len() - planes.plane() + corner + (phase.grid[0] + 1) * planes.padded[1];
-        assert!(furthest + phase.grid[1] + 2 <= planes.len(), "conv2d: a tap beyond the image");
         for image in self.images {
-            for channel in self.channels.clone() {
-                let (group, lane) = (channel / lanes, channel % lanes);
-                if lane == 0 || channel == self.channels.start {
-                    planes.fill_inside(s, &mut padded, self.sweep.group_of(image, group));
-                }
-                let weights = &self.sweep.weights[group * self.sweep.group_step..];
-                let weights = &weights[lane * self.sweep.lane_step..];
-                for (plane, taps) in phase.taps.chunks_exact(9).enumerate() {
+            for group in self.groups.clone() {
+                let from = self.sweep.group_of(image, group);
+                let weights = &weights[group * self.sweep.group_step..];
+                let (mut write, mut bias) = (write, bias.map_or(0.0, |bias| bias[group]));
+                for (from, taps) in from
+                    .chunks_exact(planes.size[0] * planes.size[1])
+                    .zip(phase.taps.chunks_exact(9))
+                {
+                    plane.fill_inside(s, &mut padded, from);
                     let mut w = [[s.zero(); 3]; 3];
                     for (tap, place) in taps.iter().zip(places) {
                         w[place / 3][place % 3] = s.splat(weights[tap.weight as usize]);
                     }
-                    let first = plane == 0;
-                    let bias = bias.filter(|_| first).map_or(0.0, |bias| bias[channel]);
-                    let columns = Columns {
-                        x_step: planes.padded[1],
-                        y_step: phase.grid[1],
-                        rows: phase.grid[0],
-                        bias: s.splat(bias),
-                        write: if first { write } else { Write::Add },
-                    };
+                    let columns =
+                        Columns { x_step, y_step: cols, rows, bias: s.splat(bias), write };
                     // SAFETY: rows + 2 rows of cols + 2 floats are in the plane, by the assertion, and a vector after them;
-                    // the output has this channel, and no other piece writes it.
+                    // the output has this group, and no other piece writes it.
                     unsafe {
-                        let x = padded.as_ptr().add(plane * planes.plane() + corner);
-                        let y = self.out.add((image * groups * lanes + channel) * len);
-                        for col in (0..phase.grid[1]).step_by(S::LANES) {
-                            let wide = S::LANES.min(phase.grid[1] - col);
-                            columns.run(s, x.add(col), y.add(col), wide, &w);
+                        let x = padded.as_ptr().add(corner);
+                        let y = self.out.add((image * self.sweep.groups + group) * channel);
+                        for col in (0..cols).step_by(S::LANES) {
+                            columns.run(s, x.add(col), y.add(col), S::LANES.min(cols - col), &w);
                         }
                     }
+                    (write, bias) = (Write::Add, 0.0);
                 }
             }
         }
@@ -124,32 +119,49 @@ impl<S: Simd> Columns<S> {
         wide: usize,
         w: &[[S::F32; 3]; 3],
     ) {
-        let (mut above, mut here) = (self.bias, self.bias);
-        for row in 0..self.rows + 2 {
-            // SAFETY: the caller's promises; the first two rows finish none.
-            unsafe {
-                let x_row = [0, 1, 2].map(|i| s.load(x.add(i)));
-                // Summed before they are added, or each row would wait for nine multiply-adds of the last.
-                let products = |w: [S::F32; 3]| {
-                    s.fma(x_row[2], w[2], s.fma(x_row[1], w[1], s.mul(x_row[0], w[0])))
-                };
-                let done = s.add(above, products(w[2]));
-                above = s.add(here, products(w[1]));
-                here = s.add(self.bias, products(w[0]));
+        // SAFETY: the caller's promises.
+        unsafe {
+            let [_, _, below] = products(s, x, w);
+            let mut above = s.add(self.bias, below);
+            x = x.wrapping_add(self.x_step);
+            let [_, here, below] = products(s, x, w);
+            above = s.add(above, here);
+            let mut here = s.add(self.bias, below);
+            for _ in 0..self.rows {
                 x = x.wrapping_add(self.x_step);
-                if row < 2 {
-                    continue;
-                }
-                match (self.write, wide == S::LANES) {
-                    (Write::Set, true) => s.store(y, done),
-                    (Write::Add, true) => s.store(y, s.add(s.load(y), done)),
-                    (Write::Set, false) => s.store_partial(y, done, wide),
-                    (Write::Add, false) => {
-                        s.store_partial(y, s.add(s.load_partial(y, wide), done), wide);
+                let [last, middle, first] = products(s, x, w);
+                let mut done = s.add(above, last);
+                (above, here) = (s.add(here, middle), s.add(self.bias, first));
+                if wide == S::LANES {
+                    if self.write == Write::Add {
+                        done = s.add(s.load(y), done);
                     }
+                    s.store(y, done);
+                } else {
+                    if self.write == Write::Add {
+                        done = s.add(s.load_partial(y, wide), done);
+                    }
+                    s.store_partial(y, done, wide);
                 }
                 y = y.wrapping_add(self.y_step);
             }
         }
     }
+}
+
+/// What a row of the image adds to the output rows above, here and below it. Summed before it is added, or each row would
+/// wait for nine multiply-adds of the last.
+///
+/// # Safety
+/// LANES + 2 floats must be readable at `x`.
+#[inline(always)]
+unsafe fn products<S: Simd>(s: S, x: *const f32, w: &[[S::F32; 3]; 3]) -> [S::F32; 3] {
+    // SAFETY: the caller's promise.
+    let x = unsafe { [s.load(x), s.load(x.add(1)), s.load(x.add(2))] };
+    let mut sums = [s.zero(); 3];
+    for i in 0..3 {
+        let w = w[2 - i];
+        sums[i] = s.fma(x[2], w[2], s.fma(x[1], w[1], s.mul(x[0], w[0])));
+    }
+    sums
 }
