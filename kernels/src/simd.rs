@@ -79,7 +79,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Floats in a vector.
     const LANES: usize;
     /// Rows of the register tile of matrix multiplication; it is two vectors wide. Chosen so that the tile's
-    /// accumulators, two vectors of B and one of A fit the registers.
+    /// accumulators, two vectors of B, one of A, and the pointers to the rows fit the registers.
     const TILE_ROWS: usize;
 
     /// `x` in every lane.

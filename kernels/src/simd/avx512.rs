@@ -38,6 +38,7 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type Mask = __mmask16;
     const LANES: usize = 16;
+    // The accumulators would fit for 14, but the pointers to the rows do not: there are 16 registers for those.
     const TILE_ROWS: usize = 8;
 
     #[inline(always)]
