@@ -11,11 +11,11 @@
 //!
 //! ```text
 //! loop 5: jc over n by NC        the columns whose packed B fits the L3 cache
-//!   loop 4: pc over k by KC      pack B[pc.., jc..] into panels of 16 columns   (one panel: L1)
-//!     loop 3: ic over m by MC    pack A[ic.., pc..] into slivers of 6 rows      (all of them: L2)
+//!   loop 4: pc over k by KC      pack B[pc.., jc..] into panels of two vectors  (one panel: L1)
+//!     loop 3: ic over m by MC    pack A[ic.., pc..] into slivers of a few rows  (all of them: L2)
 //!       loop 2: jr over panels
 //!         loop 1: ir over slivers
-//!           tile: C[6, 16] += sliver * panel, over KC, in registers
+//!           tile: C[sliver, panel] += sliver * panel, over KC, in registers
 //! ```
 //!
 //! The numbering is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
@@ -109,7 +109,7 @@ pub fn gemm(c: &mut [f32], write: Write, a: Mat, b: Mat) {
     let isa = Isa::current();
     let out = Shared(c.as_mut_ptr());
     let work = Work::MultiplyAdds(m * k * n);
-    // Cut the longer side of C, at multiples of a tile.
+    // Cut the longer side of C, by about a tile.
     let by_rows = m >= n;
     let (side, step) = if by_rows { (m, MAX_ROWS) } else { (n, 64) };
     par::split(work, side.div_ceil(step), (), |units, ()| {
@@ -423,7 +423,7 @@ impl Block<'_> {
         }
     }
 
-    /// `packed[panel][k][16] = B[k, columns of the panel]`, zero beyond the last column.
+    /// `packed[panel][k][column] = B[k, columns of the panel]`, zero beyond the last column.
     #[inline(always)]
     unsafe fn pack_b<S: Simd>(&self, s: S, packed: &mut [f32], pc: Range<usize>, jc: Range<usize>) {
         let wide = panel::<S>();
@@ -476,7 +476,7 @@ impl Block<'_> {
         }
     }
 
-    /// `packed[sliver][k][rows of the sliver] = A`; the last sliver is as narrow as its rows.
+    /// `packed[sliver][k][rows of the sliver] = A`, for the slivers that [`row_tiles`] cuts.
     #[inline(always)]
     unsafe fn pack_a<S: Simd>(&self, s: S, packed: &mut [f32], ic: Range<usize>, pc: Range<usize>) {
         let Mat { data, row_stride, col_stride, .. } = self.a;

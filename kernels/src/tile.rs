@@ -1,6 +1,6 @@
 //! The register tiles: the innermost loops of every matrix product and convolution.
 //!
-//! Both keep `R x V` accumulators in registers and do nothing but load and multiply-add:
+//! All keep `R x V` accumulators in registers and do nothing but load and multiply-add:
 //!
 //! - [`outer`]: `acc[i][v] += a[i][k] * b[k][v]`. `b` is read as vectors, `a` one float at a time from *anywhere*: a row is a
 //!   pointer, a step along `k` is an offset. With packed rows that is matrix multiplication; with the pixels of an
@@ -9,7 +9,7 @@
 //! - [`dot`]: `acc[i][j] += a[i][k..] . b[j][k..]`, both read as vectors along `k`; the lanes are summed at the end.
 //!
 //! An FMA takes 4 cycles and two start in each, so at least 8 accumulators must be in flight. 6 x 2 = 12 need 2 + 6 loads
-//! for 12 FMAs, well below the two loads a cycle that the processor can do; 8 x 2 leave room for more.
+//! for 12 FMAs, well below the two loads a cycle that the processor can do; 8 x 2 = 16 need 2 + 8 for 16.
 //! One accumulator spilled to the stack costs a factor of two, so the order below matters: vectors of `b` first, then
 //! one broadcast at a time.
 //!
@@ -44,11 +44,12 @@ pub(crate) trait Tile<S: Simd> {
     /// Computes and writes the tile.
     ///
     /// # Safety
-    /// Whatever the tile reads and writes must be there for `R` rows and `V` vectors.
+    /// Whatever the tile reads and writes must be there for `R` rows and `V` vectors, by which [`sized`] means its `rows` and
+    /// what covers its `cols`.
     unsafe fn run<const R: usize, const V: usize>(self, s: S);
 }
 
-/// Runs a tile from [`row_tiles`] that is `rows` high and has `cols` columns, at most two vectors of them.
+/// Runs a tile from [`row_tiles`] that is `rows` high, where `cols` columns are left; no more than a panel of them is computed.
 ///
 /// # Safety
 /// Those of [`Tile::run`].
@@ -57,15 +58,16 @@ pub(crate) unsafe fn sized<S: Simd>(s: S, rows: usize, cols: usize, tile: impl T
     // SAFETY: the caller's promise.
     unsafe {
         if cols > S::LANES {
-            high::<S, VECTORS>(s, rows, tile);
+            with_rows::<S, VECTORS>(s, rows, tile);
         } else {
-            high::<S, 1>(s, rows, tile);
+            with_rows::<S, 1>(s, rows, tile);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn high<S: Simd, const V: usize>(s: S, rows: usize, tile: impl Tile<S>) {
+unsafe fn with_rows<S: Simd, const V: usize>(s: S, rows: usize, tile: impl Tile<S>) {
+    const { assert!(S::TILE_ROWS >= 2 && S::TILE_ROWS <= MAX_ROWS) };
     // SAFETY: the caller's promise. The conditions are constants, which remove what an instruction set has no registers for.
     unsafe {
         match rows {
@@ -82,10 +84,10 @@ unsafe fn high<S: Simd, const V: usize>(s: S, rows: usize, tile: impl Tile<S>) {
     }
 }
 
-/// `acc[i][v] = sum over k of a[i][offsets(k)] * b[k * b_step + v * LANES ..]`
+/// `acc[i][v] = sum over k of a[i][offset k] * b[k * b_step + v * LANES ..]`
 ///
 /// # Safety
-/// `a[i] + offsets(k)` must be readable for every `i` and `k`, and `V * LANES` floats at `b + k * b_step`.
+/// `a[i] + offset` must be readable for every `i` and offset, and `V * LANES` floats at `b + k * b_step`.
 #[inline(always)]
 pub(crate) unsafe fn outer<S: Simd, const R: usize, const V: usize>(
     s: S,

@@ -41,7 +41,7 @@ pub(crate) mod gemm {
 
 /// See [`mod@crate::conv2d`].
 pub(crate) mod conv2d {
-    /// Taps in a part of the direct sums: a panel is 512 x 16 floats = 32 KiB and streams from L2 while its pixels stay in
+    /// Taps in a part of the direct sums: a panel is 512 x 16 floats = 32 KiB (twice that with AVX-512) and streams from L2 while its pixels stay in
     /// L1. 64 channels of 56 x 56: 89 at 128, 90 at 256 and 512, 86 at 1024; 256 channels of 14 x 14: 92, 94, 95, 95.
     pub(crate) const TAPS: usize = 512;
     /// Floats of a block of direct sums: 256 KiB, half of L2. 91 from 2^15 to 2^16, 90 at 2^14 and 2^17.

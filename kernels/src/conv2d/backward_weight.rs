@@ -40,7 +40,7 @@ pub fn backward_weight(dw: &mut [f32], write: Write, dy: &[f32], x: &[f32], d: &
 
 /// Whether dot products waste less than lanes of channels, counted in products per pixel. Lanes of channels come by 16, and transposing `dy` costs
 /// as much as 16 taps; lanes of pixels come by 8, in each row, and load more for each product. Their sums are kept
-/// as vectors, which must not be too many.
+/// as vectors, which must not be too many. That is counted as for AVX2: the shape alone decides.
 fn prefers_dots(d: &Conv2dDims) -> bool {
     let (lanes, taps, cols) = (d.o_group(), d.taps(), d.ow());
     let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;

@@ -5,13 +5,13 @@
 //! from tables, so stride, dilation and phase cost nothing and every pixel fills a tile's row, at the edges too.
 //!
 //! ```text
-//! pack the weights into panels [tap][16 output channels]
+//! pack the weights into panels [tap][two vectors of output channels]
 //! for each run of images:                    (threads split images, then panels of output channels)
 //!   copy them with zeros around              (unless there is no padding)
 //!   for each block of pixels:                sums[pixel][channel], L2
 //!     for each part of the taps:             one panel of weights, L1
-//!       for each panel, for each 6 pixels:
-//!         tile: sums[6, 16] += image[pixel + tap] * panel[tap], over taps, in registers
+//!       for each panel, for each few pixels:
+//!         tile: sums[pixels, panel] += image[pixel + tap] * panel[tap], over taps, in registers
 //!     transpose the sums into y[channel][pixel]
 //! ```
 //!
@@ -125,13 +125,15 @@ impl SimdKernel for Piece<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let planes = self.sweep.planes;
+        let copies = if planes.in_place() { 0 } else { self.images.len() };
+        let mut padded = scratch::floats(copies * planes.len());
+        padded.fill(0.0);
         for (group, here) in by_group(self.panels.clone(), self.per_group) {
             if planes.in_place() {
                 let image_len = planes.len() * self.sweep.groups;
                 let first = self.images.start * image_len + group * planes.len();
                 self.phases(s, &self.sweep.source[first..], image_len, here);
             } else {
-                let mut padded = scratch::floats(self.images.len() * planes.len());
                 for (image, to) in
                     self.images.clone().zip(padded.chunks_exact_mut(planes.len().max(1)))
                 {
@@ -201,8 +203,7 @@ impl Piece<'_> {
                 let weights = &self.weights[panel * panel_len + (taps_before + first) * wide..]
                     [..some.len() * wide];
                 let bias = (first == 0).then(|| &self.bias[panel * wide..][..wide]);
-                let first_lane = panel % self.per_group * wide;
-                let lanes = wide.min(self.sweep.lanes - first_lane);
+                let lanes = self.sweep.lanes - panel % self.per_group * wide;
                 for rows in row_tiles::<S>(pixels.len()) {
                     let to = &mut sums[rows.start * width..rows.end * width];
                     let pixels = &pixels[rows];

@@ -14,6 +14,9 @@
 //!
 //! The last vector of a row is moved back to end with the row; the pixels it has in common with the one before count as
 //! zeros of `dy`.
+//!
+//! The nine taps of a 3 x 3 square are one tile, for one channel: see [`down_rows`]. There the end of a row is read as a part of a
+//! vector.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
@@ -41,7 +44,7 @@ pub(super) struct DotSums<'a> {
 impl DotSums<'_> {
     pub(super) fn run(&self, dw: &mut [f32], write: Write) {
         let isa = Isa::current();
-        let (r, t) = isa.dispatch(TileShape { d: self.d });
+        let (r, t) = isa.dispatch(TileShape(self.d));
         let (lanes, taps) = (self.d.o_group(), self.taps.len());
         let tiles = self.d.groups * lanes.div_ceil(r) * taps.div_ceil(t);
         let out = Shared(dw.as_mut_ptr());
@@ -51,25 +54,18 @@ impl DotSums<'_> {
     }
 }
 
-/// Whether the taps of a plane are a square through which one can go [down the rows](down_rows).
-fn is_square(d: &Conv2dDims) -> bool {
-    d.kernel == [3, 3] && d.stride == [1, 1] && d.dilation == [1, 1]
-}
-
-/// Chooses the channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the rest; twice that where there
-/// are 32 registers.
-struct TileShape<'a> {
-    d: &'a Conv2dDims,
-}
+/// Chooses the channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the rest; for many channels 20 to
+/// 24 where there are 32 registers.
+struct TileShape<'a>(&'a Conv2dDims);
 
 impl SimdKernel for TileShape<'_> {
     type Output = (usize, usize);
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) -> (usize, usize) {
-        let (lanes, taps) = (self.d.o_group(), self.d.taps());
+        let (lanes, taps) = (self.0.o_group(), self.0.taps());
         match (lanes, S::TILE_ROWS) {
-            (_, 6..) if is_square(self.d) => (1, 9),
+            (_, 6..) if self.0.is_square() => (1, 9),
             (1, 6..) => (1, 9),
             (2, 6..) => (2, 6),
             (3, 6..) => (3, 3),
@@ -97,8 +93,8 @@ impl SimdKernel for Piece<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match (TileShape { d: self.sums.d }).run(s) {
-            (1, 9) if is_square(self.sums.d) => self.tiles::<S, 1, 9, true>(s),
+        match TileShape(self.sums.d).run(s) {
+            (1, 9) if self.sums.d.is_square() => self.tiles::<S, 1, 9, true>(s),
             (1, 9) => self.tiles::<S, 1, 9, false>(s),
             (2, 6) => self.tiles::<S, 2, 6, false>(s),
             (3, 3) => self.tiles::<S, 3, 3, false>(s),
@@ -146,7 +142,7 @@ impl Piece<'_> {
                 let from = if planes.in_place() {
                     from
                 } else {
-                    planes.fill_inside(s, &mut padded, from);
+                    planes.fill(s, &mut padded, from);
                     &padded[..]
                 };
                 assert!(furthest <= from.len(), "conv2d: a tap beyond the image");
@@ -164,7 +160,8 @@ impl Piece<'_> {
                             from.as_ptr().add(taps[(t + i).min(taps.len() - 1)] as usize)
                         });
                         if SQUARE {
-                            down_rows(s, [rows, cols], dy, x, step)
+                            let sums = down_rows(s, [rows, cols], dy[0], x[0], step);
+                            std::array::from_fn(|_| std::array::from_fn(|i| sums[i]))
                         } else {
                             products(s, &places, dy, x)
                         }
@@ -202,20 +199,20 @@ fn place<const R: usize, const T: usize>(tile: usize, across: usize) -> (usize, 
     (tile / across * R, tile % across * T)
 }
 
-/// [`products`] for one channel and the `T = 9` taps of a plane, of which the first is the corner of a 3 x 3 square. A row of the
+/// [`products`] for one channel and the nine taps of a plane, of which the first is at the `corner` of the 3 x 3 square. A row of the
 /// image meets three rows of `dy`, so a vector that goes down its columns loads four vectors for nine products.
 ///
 /// # Safety
-/// `dy` must be readable for `rows` rows of `cols`, and `x[0]` for two more, `step` apart and two floats longer.
+/// `dy` must be readable for `rows` rows of `cols`, and `corner` for two more, `step` apart and two floats longer.
 #[inline(always)]
-unsafe fn down_rows<S: Simd, const R: usize, const T: usize>(
+unsafe fn down_rows<S: Simd>(
     s: S,
     [rows, cols]: [usize; 2],
-    dy: [*const f32; R],
-    x: [*const f32; T],
+    dy: *const f32,
+    corner: *const f32,
     step: usize,
-) -> [[S::F32; T]; R] {
-    let mut acc = [[s.zero(); T]; R];
+) -> [S::F32; 9] {
+    let mut acc = [s.zero(); 9];
     for col in (0..cols).step_by(S::LANES) {
         let wide = S::LANES.min(cols - col);
         // The rows of dy that meet this row of the image through the upper, middle and lower row of the square.
@@ -226,12 +223,12 @@ unsafe fn down_rows<S: Simd, const R: usize, const T: usize>(
                 let read = |at: *const f32| {
                     if wide == S::LANES { s.load(at) } else { s.load_partial(at, wide) }
                 };
-                let next = if row < rows { read(dy[0].add(row * cols + col)) } else { s.zero() };
+                let next = if row < rows { read(dy.add(row * cols + col)) } else { s.zero() };
                 dys = [next, dys[0], dys[1]];
                 for j in 0..3 {
-                    let x = read(x[0].add(row * step + col + j));
+                    let x = read(corner.add(row * step + col + j));
                     for i in 0..3 {
-                        acc[0][i * 3 + j] = s.fma(dys[i], x, acc[0][i * 3 + j]);
+                        acc[i * 3 + j] = s.fma(dys[i], x, acc[i * 3 + j]);
                     }
                 }
             }

@@ -10,8 +10,7 @@ use crate::Write;
 
 /// The convolution `y [n, o, oh, ow]` of `x [n, c, h, w]` with `w [o, c / groups, kh, kw]`, plus `bias [o]`.
 ///
-/// Fast paths: 1 x 1 kernels are matrix products; one input channel per group goes to the depthwise loops; all else
-/// is a sweep over the padded image.
+/// Fast path: 1 x 1 kernels are matrix products; all else is a sweep over the padded image, see [`Engine`].
 ///
 /// # Panics
 /// If a slice has another length than `d` says, or `d` is no convolution (see [`Conv2dDims`]).

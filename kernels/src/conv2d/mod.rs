@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | `channels.rs` | lanes are output channels, rows are pixels; taps are offsets into the padded image | forward, `dx` |
 //! | `pixels.rs` | lanes are pixels, rows are output channels: for few channels or taps | forward, `dx` |
-//! | `rows.rs` | lanes are columns, and go down the rows: 3 x 3 kernels to one channel, and depthwise | forward, `dx` |
+//! | `rows.rs` | lanes are columns, vectors go down the rows: 3 x 3 kernels to one channel, and depthwise | forward, `dx` |
 //! | `winograd/` | 3 x 3 kernels with 4/9 of the products: for many channels | forward, `dx`, `dw` |
 //! | `weights.rs` | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
 //! | `dots.rs` | dot products over pixels: for few channels or taps, and depthwise | `dw` |
@@ -122,6 +122,11 @@ impl Conv2dDims {
     /// Whether the output pixel and the input pixel are the same: a matrix product.
     fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0]
+    }
+
+    /// Whether the taps of a plane are a 3 x 3 square, which moves by one with each pixel.
+    fn is_square(&self) -> bool {
+        self.kernel == [3, 3] && self.stride == [1, 1] && self.dilation == [1, 1]
     }
 
     #[track_caller]

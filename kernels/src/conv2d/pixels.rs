@@ -19,7 +19,7 @@
 //! The last vector of a row is moved back to end with the row, and computes some pixels again; so nothing but whole
 //! vectors is read and written, unless the row is shorter than one.
 //!
-//! There are 8 to 12 accumulators for any R: 6 x 2, 4 x 2, 3 x 3, 2 x 6, and 1 x 8 for depthwise convolutions.
+//! There are 8 to 12 accumulators for any R: 6 x 2, 4 x 2, 3 x 3, 2 x 6, and 1 x 8 for one channel.
 //! (4 x 3 and 3 x 4 would need all 16 registers, and one accumulator ends up on the stack.)
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
@@ -45,7 +45,7 @@ pub(super) fn run(sweep: &mut Sweep, out: Shared) {
         phase.taps.sort_by_key(|tap| tap.row);
     }
     let isa = Isa::current();
-    let high = isa.dispatch(TileRows);
+    let high = isa.dispatch(MostChannels);
     let taps = sweep.taps();
     let mut weights = scratch::floats(sweep.groups * sweep.lanes * taps);
     for (group, to) in weights.chunks_exact_mut((sweep.lanes * taps).max(1)).enumerate() {
@@ -56,20 +56,20 @@ pub(super) fn run(sweep: &mut Sweep, out: Shared) {
     });
 }
 
-/// The number of rows of a tile is known only to the instruction set.
-struct TileRows;
+/// The number of channels in a tile is known only to the instruction set.
+struct MostChannels;
 
-impl SimdKernel for TileRows {
+impl SimdKernel for MostChannels {
     type Output = usize;
 
     #[inline(always)]
     fn run<S: Simd>(self, _s: S) -> usize {
-        tile_rows::<S>()
+        most_channels::<S>()
     }
 }
 
-/// Output channels in a tile.
-const fn tile_rows<S: Simd>() -> usize {
+/// Output channels in a tile: the tiles below have at most 6.
+const fn most_channels<S: Simd>() -> usize {
     if S::TILE_ROWS < 6 { S::TILE_ROWS } else { 6 }
 }
 
@@ -128,7 +128,7 @@ impl SimdKernel for Piece<'_> {
             for group in self.groups.clone() {
                 let from = sweep.group_of(image, group);
                 let from = if copy {
-                    planes.fill_inside(s, &mut padded[..planes.len()], from);
+                    planes.fill(s, &mut padded[..planes.len()], from);
                     &padded[..]
                 } else {
                     from
@@ -234,10 +234,10 @@ impl Job<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, list: &[u32], count: usize) {
         let (list, _) = list.as_chunks::<FIELDS>();
-        for first in (0..self.lanes).step_by(tile_rows::<S>()) {
-            let high = tile_rows::<S>().min(self.lanes - first);
+        for first in (0..self.lanes).step_by(most_channels::<S>()) {
+            let high = most_channels::<S>().min(self.lanes - first);
             // Portable vectors are two registers each.
-            match (high, tile_rows::<S>()) {
+            match (high, most_channels::<S>()) {
                 (1, 6) => self.tiles::<S, 1, 8>(s, list, count, first),
                 (2, 6) => self.tiles::<S, 2, 6>(s, list, count, first),
                 (3, _) => self.tiles::<S, 3, 3>(s, list, count, first),

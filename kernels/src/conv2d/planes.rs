@@ -59,16 +59,9 @@ impl Planes {
         col % self.sorted * (self.padded[1] / self.sorted) + col / self.sorted
     }
 
-    /// Copies whole planes from `from` into `to`, with zeros around each.
-    #[inline(always)]
-    pub(super) fn fill<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
-        to.fill(0.0);
-        self.fill_inside(s, to, from);
-    }
-
     /// Copies whole planes from `from` into `to`, which has the zeros around each already.
     #[inline(always)]
-    pub(super) fn fill_inside<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
+    pub(super) fn fill<S: Simd>(&self, s: S, to: &mut [f32], from: &[f32]) {
         let ([h, w], [top, left]) = (self.size, self.before);
         if h * w == 0 {
             return;

@@ -7,7 +7,7 @@
 //! ```text
 //! for each image, for each output channel:    (threads split these)
 //!   for each input channel:
-//!     copy it between zeros                   L1
+//!     copy it between zeros                   L1, L2
 //!     for each vector of columns, for each row:
 //!       the output rows above, here and below += 3 x 3 weights * left, centre, right; the one above is finished
 //! ```
@@ -24,10 +24,10 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Whether a convolution to `lanes` channels in each group is possible here, and faster. It would be possible with any
-/// number, but [`pixels`](super::pixels) loads less for several.
-pub(super) fn pays(d: &Conv2dDims, lanes: usize) -> bool {
-    d.kernel == [3, 3] && d.stride == [1, 1] && d.dilation == [1, 1] && lanes == 1 && d.h * d.w > 0
+/// Whether a convolution from `channels` to `lanes` channels in each group is possible here, and faster. It would be possible with any
+/// number of lanes, but [`pixels`](super::pixels) loads less for several.
+pub(super) fn pays(d: &Conv2dDims, lanes: usize, channels: usize) -> bool {
+    d.is_square() && lanes == 1 && channels > 0 && d.h * d.w > 0
 }
 
 /// Computes `out [images, groups, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining taps.
@@ -72,7 +72,7 @@ impl SimdKernel for Piece<'_> {
                     .chunks_exact(planes.size[0] * planes.size[1])
                     .zip(phase.taps.chunks_exact(9))
                 {
-                    plane.fill_inside(s, &mut padded, from);
+                    plane.fill(s, &mut padded, from);
                     let mut w = [[s.zero(); 3]; 3];
                     for (tap, place) in taps.iter().zip(places) {
                         w[place / 3][place % 3] = s.splat(weights[tap.weight as usize]);
@@ -95,7 +95,7 @@ impl SimdKernel for Piece<'_> {
     }
 }
 
-/// A vector of columns.
+/// What all vectors of columns of a plane have in common.
 struct Columns<S: Simd> {
     x_step: usize,
     y_step: usize,
@@ -106,10 +106,11 @@ struct Columns<S: Simd> {
 }
 
 impl<S: Simd> Columns<S> {
-    /// The first `wide` columns.
+    /// A vector of columns, of which the first `wide` are written.
     ///
     /// # Safety
-    /// Of each row of `x` LANES + 2 floats must be readable, of each row of `y` `wide` floats writable.
+    /// `rows + 2` rows at `x`, `x_step` apart, must have LANES + 2 readable floats; `rows` rows at `y`, `y_step` apart,
+    /// `wide` floats that are writable, and readable where they are added to.
     #[inline(always)]
     unsafe fn run(
         &self,

@@ -52,12 +52,12 @@ impl Engine {
     ///
     /// Lanes of channels come by 16, and each sum is moved once more, as it has to be transposed: the price of 16
     /// taps. Lanes of pixels come by 8, in each row, and find their elements further apart;
-    /// all weights of 6 channels must stay in L1.
+    /// all weights of 6 channels must stay in L1. That is counted as for AVX2: the shape alone decides.
     pub(super) fn choose(d: &Conv2dDims, lanes: usize, taps: usize, cols: usize) -> Self {
         if winograd::pays(d, lanes, taps / 9) {
             return Engine::Winograd;
         }
-        if rows::pays(d, lanes) {
+        if rows::pays(d, lanes, taps / 9) {
             return Engine::Rows;
         }
         let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;

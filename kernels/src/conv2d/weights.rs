@@ -99,6 +99,9 @@ impl SimdKernel for Piece<'_> {
         let plane = d.h * d.w;
         let mut sums = scratch::floats(self.taps.len() * width);
         sums.fill(0.0);
+        let len = channels.len() * planes.plane();
+        let mut padded = scratch::floats(if planes.in_place() { 0 } else { at_once * len });
+        padded.fill(0.0);
         for image in (0..d.n).step_by(at_once) {
             let images = image..d.n.min(image + at_once);
             let channel =
@@ -107,8 +110,6 @@ impl SimdKernel for Piece<'_> {
                 let from = &x[channel(images.start) * plane..];
                 self.images(s, &mut sums, images, from, d.c * plane, base);
             } else {
-                let len = channels.len() * planes.plane();
-                let mut padded = scratch::floats(at_once * len);
                 for (image, to) in images.clone().zip(padded.chunks_exact_mut(len)) {
                     planes.fill(s, to, &x[channel(image) * plane..][..channels.len() * plane]);
                 }

@@ -6,7 +6,7 @@ use super::Simd;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scalar;
 
-/// Eight floats: the same shape of tile as AVX2, so that tests on one machine walk the same edges.
+/// Eight floats: tiles as wide as those of AVX2, so that tests on one machine walk the same edges.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 pub struct Eight([f32; 8]);

@@ -70,9 +70,7 @@ fn allowed() -> bool {
 
 /// Whether a convolution between `lanes` and `channels` channels in each group is possible here, and faster.
 pub(super) fn pays(d: &Conv2dDims, lanes: usize, channels: usize) -> bool {
-    d.kernel == [3, 3]
-        && d.stride == [1, 1]
-        && d.dilation == [1, 1]
+    d.is_square()
         && lanes.min(channels) >= MIN_CHANNELS
         && d.oh().min(d.ow()) > 1
         && d.n * d.oh() * d.ow() >= MIN_PIXELS
