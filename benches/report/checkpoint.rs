@@ -105,7 +105,9 @@ impl Report {
         let save = row("save+fsync", save).beside("raw", write_ratio);
         let load_warm = row("load-warm", load_warm).beside("raw", read_ratio);
         let rows = [raw_write, save, raw_read, load_warm, row("open", open)];
-        rows.iter().filter(|row| self.wanted("W7", SIZE, &row.op)).for_each(|row| self.print(row));
+        rows.into_iter()
+            .filter(|row| self.wanted("W7", SIZE, &row.op))
+            .for_each(|row| self.print(row));
     }
 
     /// Trains in turn from a save until the next one is due, which is all that a save can cost, and for as many steps
@@ -143,7 +145,7 @@ impl Report {
         saver.finish().1.expect("there is room");
         let ratio = paired(&plain, &saving);
         let row = Row::new("W7", name, "trainstep+save", 1, Timing::new(saving));
-        self.print(&row.beside("plain", ratio));
+        self.print(row.beside("plain", ratio));
     }
 }
 

@@ -5,7 +5,8 @@
 //! cargo bench --bench report                                  everything, as a table
 //! cargo bench --bench report -- W2 --name C --threads 2       one workload, row and thread count
 //! cargo bench --bench report -- --json                        one JSON object per row
-//! cargo bench --bench report -- --vs FILE                     a peer's JSON rows beside ours
+//! cargo bench --bench report -- --vs FILE                     peers' JSON rows beside ours
+//! FERROTAPE_ISA=avx2 cargo bench --bench report               with another instruction set
 //! ```
 //!
 //! | workload | what |
@@ -18,7 +19,8 @@
 //! | W7 | saving and loading 500 MB; saving in the background |
 //!
 //! Each result is compared with its naive twin before it is timed. Times are medians; compare
-//! rows of one run only, since absolute times drift.
+//! rows of one run only, since absolute times drift. FLOPs are those of the direct algorithm, of which
+//! Winograd's does four ninths: it can be above 100% of peak.
 
 mod checkpoint;
 mod machine;
@@ -27,9 +29,13 @@ mod small_ops;
 #[path = "../workloads/mod.rs"]
 mod workloads;
 
+use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ferrotape_kernels::isa::Isa;
 use rows::{Peers, Row, Timing};
+use serde_json::json;
 use workloads::{CONV_OPS, ConvData, GEMMS, GemmData, Network, STEPS, convs};
 
 /// What the command line asks for.
@@ -54,9 +60,24 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    Report { options, peak: [0.0; 2] }.run();
+    if let Err(error) = Isa::from_env() {
+        eprintln!("report: {error}");
+        return ExitCode::from(2);
+    }
+    let mut report = Report { options, peaks: Vec::new(), rows: AtomicUsize::new(0) };
+    report.run();
+    if report.rows.into_inner() == 0 {
+        eprintln!("report: no row was selected; without a selection all are shown");
+        return ExitCode::from(2);
+    }
     ExitCode::SUCCESS
 }
+
+const HELP: &str = "\
+usage: cargo bench --bench report -- [WORKLOAD ...] [--name NAME] [--op OP] [--threads N ...] [--json] [--vs FILE]
+workloads: W1 matrix products, W2 convolutions, W3 small operations, W4 training steps, W5 inference, W7 checkpoints
+all of them, with 1 and 2 threads, unless selected; --vs sets the rows of peers, in JSON, beside ours";
+const WORKLOADS: [&str; 6] = ["W1", "W2", "W3", "W4", "W5", "W7"];
 
 fn parse() -> Result<Options, lexopt::Error> {
     use lexopt::prelude::*;
@@ -73,10 +94,22 @@ fn parse() -> Result<Options, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
-            Value(workload) => options.workloads.push(workload.string()?.to_uppercase()),
+            Value(workload) => {
+                let workload = workload.string()?.to_uppercase();
+                if !WORKLOADS.contains(&workload.as_str()) {
+                    return Err(format!("no workload {workload}: {}", WORKLOADS.join(", ")).into());
+                }
+                options.workloads.push(workload);
+            }
+            Long("help") | Short('h') => {
+                println!("{HELP}");
+                std::process::exit(0);
+            }
             Long("name") => options.name = Some(parser.value()?.string()?),
             Long("op") => options.op = Some(parser.value()?.string()?),
-            Long("threads") => options.threads.push(parser.value()?.parse()?),
+            Long("threads") => {
+                options.threads.push(parser.value()?.parse::<NonZeroUsize>()?.get());
+            }
             Long("json") => options.json = true,
             Long("vs") => options.peers = Peers::read(parser.value()?.as_ref())?,
             Long("test") => options.test = true,
@@ -93,8 +126,16 @@ fn parse() -> Result<Options, lexopt::Error> {
 
 struct Report {
     options: Options,
-    /// GFLOP/s of one and of two threads.
-    peak: [f64; 2],
+    /// GFLOP/s of each number of threads.
+    peaks: Vec<(usize, f64)>,
+    /// How many were printed.
+    rows: AtomicUsize,
+}
+
+/// What the machine can do at best with so many threads: FMA in GFLOP/s, then bandwidths in GB/s.
+struct Limits {
+    threads: usize,
+    values: Vec<(&'static str, f64)>,
 }
 
 impl Report {
@@ -102,18 +143,24 @@ impl Report {
         if self.options.child {
             return self.workloads();
         }
-        let before = self.machine();
+        let before = self.machine("start");
+        self.peaks = before.iter().map(|limits| (limits.threads, limits.values[0].1)).collect();
         if !self.options.json {
-            println!("{}", rows::HEADER);
+            println!("instruction set: {}\n{}", Isa::current().name(), rows::HEADER);
         }
         self.workloads();
-        let after = machine::fma_peak(1, self.seconds());
-        let drift = after / before - 1.0;
-        if drift.abs() > 0.05 {
-            eprintln!(
-                "the machine's own speed drifted by {:+.1}% during this run: compare with care",
-                100.0 * drift
-            );
+        let after = self.machine("end");
+        for (before, after) in before.iter().zip(&after) {
+            for ((name, first), (_, last)) in before.values.iter().zip(&after.values) {
+                let drift = last / first - 1.0;
+                if drift.abs() > 0.05 && !self.options.test {
+                    eprintln!(
+                        "{name} of {} thread(s) drifted by {:+.1}% during this run: compare with care",
+                        before.threads,
+                        100.0 * drift
+                    );
+                }
+            }
         }
     }
 
@@ -121,27 +168,31 @@ impl Report {
         if self.options.test { 0.001 } else { 0.5 }
     }
 
-    /// Measures and prints the machine's limits; returns the peak of one thread.
-    fn machine(&mut self) -> f64 {
+    /// Measures and prints the machine's limits.
+    fn machine(&self, when: &str) -> Vec<Limits> {
         let seconds = self.seconds();
-        self.peak = [1, 2].map(|threads| machine::fma_peak(threads, seconds));
-        for threads in [1, 2] {
-            let gf = self.peak[threads - 1];
-            let limits = machine::bandwidth(threads, seconds, self.options.test);
+        let measure = |&threads: &usize| {
+            let mut values = vec![("fma", machine::fma_peak(threads, seconds))];
+            values.extend(machine::bandwidth(threads, seconds, self.options.test));
             if self.options.json {
-                println!(r#"{{"wl":"peak","op":"fma","thr":{threads},"gf":{gf:.1}}}"#);
-                for (name, gbs) in limits {
-                    println!(r#"{{"wl":"peak","op":"{name}","thr":{threads},"gbs":{gbs:.1}}}"#);
+                for (name, value) in &values {
+                    let unit = if *name == "fma" { "gf" } else { "gbs" };
+                    let row = json!({
+                        "fw": "ferrotape", "wl": "peak", "name": when, "op": name, "thr": threads,
+                        unit: value, "isa": Isa::current().name(),
+                    });
+                    println!("{row}");
                 }
             } else {
-                print!("{threads} thread(s): FMA {gf:.1} GFLOP/s");
-                for (name, gbs) in limits {
+                print!("{when}, {threads} thread(s): FMA {:.1} GFLOP/s", values[0].1);
+                for (name, gbs) in &values[1..] {
                     print!(", {name} {gbs:.1} GB/s");
                 }
                 println!();
             }
-        }
-        self.peak[0]
+            Limits { threads, values }
+        };
+        self.options.threads.iter().map(measure).collect()
     }
 
     fn workloads(&mut self) {
@@ -169,12 +220,14 @@ impl Report {
         Timing::of(if self.options.test { 0.0 } else { 0.35 }, f)
     }
 
-    fn print(&self, row: &Row) {
+    fn print(&self, row: Row) {
+        self.rows.fetch_add(1, Ordering::Relaxed);
+        let row = row.vs(&self.options.peers);
         if self.options.json {
             println!("{}", row.json());
         } else {
-            let peak = self.peak[row.threads.clamp(1, 2) - 1];
-            println!("{}", row.table_line(peak, self.options.peers.best(row)));
+            let peak = self.peaks.iter().find(|(threads, _)| *threads == row.threads);
+            println!("{}", row.table_line(peak.map(|(_, peak)| *peak)));
         }
     }
 
@@ -185,7 +238,7 @@ impl Report {
                 let mut data = GemmData::new(size);
                 data.check();
                 let timing = self.time(|| data.run());
-                self.print(&Row::new("W1", &name, "gemm", threads, timing).flops(data.flops()));
+                self.print(Row::new("W1", &name, "gemm", threads, timing).flops(data.flops()));
             }
         }
     }
@@ -201,11 +254,11 @@ impl Report {
             let flops = data.flops();
             for op in CONV_OPS.into_iter().filter(|op| self.wanted("W2", name, op)) {
                 let timing = self.time(|| data.run(op));
-                self.print(&Row::new("W2", name, op, threads, timing).flops(flops));
+                self.print(Row::new("W2", name, op, threads, timing).flops(flops));
             }
             if self.wanted("W2", name, "fwd+bwd") {
                 let timing = self.time(|| CONV_OPS.iter().for_each(|op| data.run(op)));
-                self.print(&Row::new("W2", name, "fwd+bwd", threads, timing).flops(3.0 * flops));
+                self.print(Row::new("W2", name, "fwd+bwd", threads, timing).flops(3.0 * flops));
             }
         }
     }
@@ -216,24 +269,27 @@ impl Report {
             if !self.wanted("W4", &name, "trainstep") {
                 continue;
             }
+            if !self.options.child {
+                Network::check(net, batch);
+            }
             let row = self.in_own_process("W4", &name, threads, || {
-                if self.options.test {
-                    Network::check(net, batch);
-                }
                 let mut network = Network::new(net, batch);
                 Row::new("W4", &name, "trainstep", threads, self.time(|| _ = network.train_step()))
             });
-            self.print(&row.images(batch));
+            self.print(row.images(batch));
         }
     }
 
     fn w5(&self, threads: usize) {
         if self.wanted("W5", "seednet-b1", "infer") {
+            if !self.options.child {
+                Network::check("seednet", 1);
+            }
             let row = self.in_own_process("W5", "seednet-b1", threads, || {
                 let mut network = Network::new("seednet", 1);
                 Row::new("W5", "seednet-b1", "infer", threads, self.time(|| _ = network.infer()))
             });
-            self.print(&row.images(1));
+            self.print(row.images(1));
         }
     }
 

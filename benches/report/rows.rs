@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use ferrotape_kernels::isa::Isa;
 use serde_json::{Value, json};
 
 /// The columns of [`Row::table_line`].
@@ -57,6 +58,8 @@ pub(crate) struct Row {
     rss_mb: Option<f64>,
     /// What it is compared with, and the time of that over its own.
     ratio: Option<(&'static str, f64)>,
+    /// The same of each peer, the fastest first.
+    peers: Vec<(String, f64)>,
 }
 
 impl Row {
@@ -82,6 +85,7 @@ impl Row {
             images_per_second: None,
             rss_mb: None,
             ratio: None,
+            peers: Vec::new(),
         }
     }
 
@@ -106,6 +110,14 @@ impl Row {
         self
     }
 
+    /// Notes the peers that measured the same.
+    pub(crate) fn vs(mut self, peers: &Peers) -> Self {
+        self.peers =
+            peers.on(&self).map(|(peer, median)| (peer.into(), median / self.median)).collect();
+        self.peers.sort_by(|a, b| a.1.total_cmp(&b.1));
+        self
+    }
+
     /// Notes this process's peak memory, where the system tells it.
     pub(crate) fn memory(mut self) -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -126,6 +138,7 @@ impl Row {
             "min": self.min,
             "max": self.max,
             "n": self.repetitions,
+            "isa": Isa::current().name(),
         });
         let optional = [
             ("gf", self.gflops),
@@ -140,6 +153,9 @@ impl Row {
         }
         if let Some((what, ratio)) = self.ratio {
             row[format!("ratio_to_{what}")] = ratio.into();
+        }
+        if !self.peers.is_empty() {
+            row["vs"] = self.peers.iter().cloned().collect();
         }
         row
     }
@@ -161,15 +177,17 @@ impl Row {
             images_per_second: row["ips"].as_f64(),
             rss_mb: row["rss"].as_f64(),
             ratio: None,
+            peers: Vec::new(),
         })
     }
 
-    pub(crate) fn table_line(&self, peak: f64, best_peer: Option<(&str, f64)>) -> String {
+    pub(crate) fn table_line(&self, peak: Option<f64>) -> String {
         let number =
             |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.1}"));
-        let percent = self.gflops.map_or(String::new(), |gf| format!("{:.0}%", 100.0 * gf / peak));
-        let peer = best_peer.map(|(peer, median)| (peer, median / self.median));
-        let beside = [self.ratio, peer].into_iter().flatten();
+        let percent = self.gflops.zip(peak).map(|(gf, peak)| format!("{:.0}%", 100.0 * gf / peak));
+        let percent = percent.unwrap_or_default();
+        let peers = self.peers.iter().map(|(peer, ratio)| (peer.as_str(), *ratio));
+        let beside = self.ratio.into_iter().chain(peers);
         let beside: Vec<_> = beside.map(|(what, ratio)| format!("{ratio:.2}x {what}")).collect();
         let Row { workload, name, op, threads, .. } = self;
         format!(
@@ -191,21 +209,31 @@ impl Peers {
     /// Reads JSON lines as the peers' scripts write them.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let parse = |line: &str| {
-            serde_json::from_str(line).map_err(|e| format!("{}: {e}: {line}", path.display()))
+        let parse = |(number, line): (usize, &str)| {
+            let at = |what: &str| format!("{}:{}: {what}: {line}", path.display(), number + 1);
+            let row: Value = serde_json::from_str(line).map_err(|e| at(&e.to_string()))?;
+            row["wl"].as_str().ok_or_else(|| at("no row of a benchmark, which has \"wl\""))?;
+            Ok(row)
         };
-        text.lines().filter(|line| !line.is_empty()).map(parse).collect::<Result<_, _>>().map(Peers)
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty());
+        lines.map(parse).collect::<Result<_, _>>().map(Peers)
     }
 
-    /// The fastest peer on a row, and its median.
-    pub(crate) fn best(&self, row: &Row) -> Option<(&str, f64)> {
+    /// The peers that have a row, and their medians; of one that has it twice, the first.
+    fn on(&self, row: &Row) -> impl Iterator<Item = (&str, f64)> {
         let same = self.0.iter().filter(|peer| {
             peer["wl"] == row.workload
                 && peer["name"] == row.name
                 && peer["op"] == row.op
                 && peer["thr"] == row.threads
         });
-        same.filter_map(|peer| Some((peer["fw"].as_str()?, peer["med"].as_f64()?)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
+        let mut seen = Vec::new();
+        same.filter_map(|peer| Some((peer["fw"].as_str()?, peer["med"].as_f64()?))).filter(
+            move |(peer, _)| {
+                let new = !seen.contains(peer);
+                seen.push(*peer);
+                new
+            },
+        )
     }
 }

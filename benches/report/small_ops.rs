@@ -28,7 +28,7 @@ impl Report {
     /// Times an operation that moves so many bytes, if it is wanted.
     fn small_op(&self, name: &str, op: &str, threads: usize, bytes: usize, f: impl FnMut()) {
         if self.wanted("W3", name, op) {
-            self.print(&Row::new("W3", name, op, threads, self.time(f)).bytes(bytes));
+            self.print(Row::new("W3", name, op, threads, self.time(f)).bytes(bytes));
         }
     }
 

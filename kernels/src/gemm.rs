@@ -136,7 +136,8 @@ pub(crate) unsafe fn block(
     cols: Range<usize>,
 ) {
     let along_k = a.col_stride == 1 && (b.row_stride == 1 || b.rows == 1);
-    // The whole product decides, not the piece of it that this thread has: else the bits would depend on the cut.
+    // The whole product decides, not the piece of it that this thread has: else the bits would depend on the cut. (Whether a
+    // packed A is `resident` may depend on the piece: both orders of loops form the same sums.)
     let algorithm = match () {
         _ if along_k && (a.rows < SHORT_DOT || b.cols == 1) => Algorithm::Dot,
         _ if b.col_stride == 1
