@@ -31,7 +31,7 @@ pub(in crate::conv2d) fn run(sweep: &Sweep, out: Shared) {
     let wide = isa.dispatch(PanelWidth);
     let per_group = sweep.lanes.div_ceil(wide);
     let panels = sweep.groups * per_group;
-    let panel_len = PLACES * sweep.planes.count * wide;
+    let panel_len = PLACES * Layout::place_step(sweep.planes.count, wide);
     let mut packed = scratch::floats(panels * (panel_len + wide));
     let (bias, kernels) = packed.split_at_mut(panels * wide);
     sweep.pad_bias(bias, per_group * wide);
@@ -63,6 +63,7 @@ impl SimdKernel for Kernels<'_> {
         let Self { sweep, to, group, first } = self;
         let wide = panel::<S>();
         let depth = sweep.planes.count;
+        let place_step = Layout::place_step(depth, wide);
         let (_, places) = sweep.square();
         let mut packed = scratch::floats(9 * depth * wide);
         PackPanel { sweep, to: &mut packed, group, first }.run(s);
@@ -82,7 +83,7 @@ impl SimdKernel for Kernels<'_> {
                 for i in 0..4 {
                     let line = kernel_line(s, rows[i]);
                     for j in 0..4 {
-                        s.write(&mut to[((i * 4 + j) * depth + c) * wide + lane..], line[j]);
+                        s.write(&mut to[(i * 4 + j) * place_step + c * wide + lane..], line[j]);
                     }
                 }
             }
@@ -169,8 +170,8 @@ impl Piece<'_> {
             let inputs = &inputs[place * layout.place..][..tiles * channels];
             let products = &mut products[place * product_step..][..tiles * width];
             for (p, panel) in panels.clone().enumerate() {
-                let kernels =
-                    &self.kernels[(panel * PLACES + place) * depth * wide..][..depth * wide];
+                let first = (panel * PLACES + place) * Layout::place_step(depth, wide);
+                let kernels = &self.kernels[first..][..depth * wide];
                 let lanes = self.sweep.lanes - panel % self.per_group * wide;
                 for rows in row_tiles::<S>(tiles) {
                     let inputs = &inputs[rows.start * channels..rows.end * channels];
