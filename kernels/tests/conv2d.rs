@@ -197,13 +197,15 @@ fn every_kernel_on_squares() {
 #[test]
 fn every_kernel_with_winograd() {
     let mut random = Random(7);
-    for _ in 0..200 {
+    for _ in 0..120 {
         let mut pick = |from: &[usize]| random.pick(from);
         let size = [0, 1].map(|_| pick(&[3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 28]));
-        let [c, o] = [0, 1].map(|_| pick(&[16, 17, 33]));
+        let stride = pick(&[1, 2]);
+        let [c, o] = [0, 1].map(|_| pick(if stride == 1 { &[16, 17, 33] } else { &[64, 65] }));
         let groups = pick(&[1, 1, 2]);
         let padding = [0, 1].map(|_| pick(&[0, 1, 2, 3]));
-        let d = Conv2dDims { padding, groups, ..dims(1, c * groups, size, o * groups, 3, 1, 0) };
+        let d =
+            Conv2dDims { padding, groups, ..dims(1, c * groups, size, o * groups, 3, stride, 0) };
         // Around the number of pixels from which on it is used.
         let n = 128usize.div_ceil(d.oh() * d.ow()) + pick(&[0, 1]);
         Case::new(&mut random, Conv2dDims { n: n.min(8), ..d }).check();
@@ -237,8 +239,11 @@ fn every_kernel_on_real_layers() {
 #[test]
 fn winograd_is_as_exact_as_the_direct_loops() {
     let mut random = Random(5);
-    for (n, channels, side) in [(2, 16, 14), (2, 48, 9), (4, 128, 6), (8, 16, 4), (8, 16, 28)] {
-        let d = dims(n, channels, [side, side], channels, 3, 1, 1);
+    let sizes =
+        [(2, 16, 14), (2, 48, 9), (4, 128, 6), (8, 16, 4), (8, 16, 28)].map(|size| (size, 1));
+    let halving = [(2, 64, 28), (3, 130, 13), (8, 64, 8)].map(|size| (size, 2));
+    for ((n, channels, side), stride) in sizes.into_iter().chain(halving) {
+        let d = dims(n, channels, [side, side], channels, 3, stride, 1);
         let case = Case { bias: None, ..Case::new(&mut random, d) };
         case.each(|op, len, _, kernel, twin| {
             if op == "backward_bias" {

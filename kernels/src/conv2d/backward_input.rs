@@ -8,7 +8,7 @@ use super::{
     Conv2dDims,
     planes::Planes,
     pointwise,
-    sweep::{Engine, Phase, Sweep, Tap},
+    sweep::{Direction, Engine, Phase, Sweep, Tap},
 };
 use crate::Write;
 
@@ -36,7 +36,12 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
         return pointwise::backward_input(dx, write, dy, w, d);
     }
     let (oh, ow, [kh, kw]) = (d.oh(), d.ow(), d.kernel);
-    let [rows, cols] = [axis_phases(d, 0, d.h), axis_phases(d, 1, d.w)];
+    let engine = Engine::choose(d, Direction::BackwardInput);
+    // Winograd's products bring the stride themselves.
+    let winograd = matches!(engine, Engine::Winograd(_));
+    let stride = if winograd { [1, 1] } else { d.stride };
+    let phased = Conv2dDims { stride, ..*d };
+    let [rows, cols] = [axis_phases(&phased, 0, d.h), axis_phases(&phased, 1, d.w)];
     let before = [before(&rows), before(&cols)];
     let planes = Planes::new(d.o_group(), [oh, ow], before, [reach(&rows), reach(&cols)], 1);
     let mut phases = Vec::with_capacity(rows.len() * cols.len());
@@ -54,13 +59,11 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
                 grid: [row.count, col.count],
                 source_step: [planes.padded[1], 1],
                 first: row.phase * d.w + col.phase,
-                step: [d.stride[0] * d.w, d.stride[1]],
+                step: [stride[0] * d.w, stride[1]],
                 taps: taps.collect(),
             });
         }
     }
-    let phase_taps = d.o_group() * (kh * kw).div_ceil(d.stride[0] * d.stride[1]);
-    let engine = Engine::choose(d, d.c_group(), phase_taps, d.w.div_ceil(d.stride[1]));
     let sweep = Sweep {
         source: dy,
         planes,

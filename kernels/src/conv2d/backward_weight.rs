@@ -25,7 +25,7 @@ pub fn backward_weight(dw: &mut [f32], write: Write, dy: &[f32], x: &[f32], d: &
     }
     // The rows of an image that need no padding are one long row.
     let d = &if d.is_pointwise() { Conv2dDims { h: 1, w: d.h * d.w, ..*d } } else { *d };
-    if winograd::pays(d, d.o_group(), d.c_group()) {
+    if winograd::pays(d) {
         winograd::backward_weight(dw, write, dy, x, d);
     } else if prefers_dots(d) {
         let (planes, taps) = source(d, d.stride[1]);

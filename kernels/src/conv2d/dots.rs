@@ -65,7 +65,7 @@ impl SimdKernel for TileShape<'_> {
     fn run<S: Simd>(self, _s: S) -> (usize, usize) {
         let (lanes, taps) = (self.0.o_group(), self.0.taps());
         match (lanes, S::TILE_ROWS) {
-            (_, 6..) if self.0.is_square() => (1, 9),
+            (_, 6..) if self.0.is_square(1) => (1, 9),
             (1, 6..) => (1, 9),
             (2, 6..) => (2, 6),
             (3, 6..) => (3, 3),
@@ -94,7 +94,7 @@ impl SimdKernel for Piece<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         match TileShape(self.sums.d).run(s) {
-            (1, 9) if self.sums.d.is_square() => self.tiles::<S, 1, 9, true>(s),
+            (1, 9) if self.sums.d.is_square(1) => self.tiles::<S, 1, 9, true>(s),
             (1, 9) => self.tiles::<S, 1, 9, false>(s),
             (2, 6) => self.tiles::<S, 2, 6, false>(s),
             (3, 3) => self.tiles::<S, 3, 3, false>(s),

@@ -4,7 +4,7 @@ use super::{
     Conv2dDims,
     planes::Planes,
     pointwise,
-    sweep::{Engine, Phase, Sweep, Tap},
+    sweep::{Direction, Engine, Phase, Sweep, Tap},
 };
 use crate::Write;
 
@@ -31,7 +31,7 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Co
         return pointwise::forward(y, x, w, bias, d);
     }
     let (oh, ow) = (d.oh(), d.ow());
-    let engine = Engine::choose(d, d.o_group(), d.taps(), ow);
+    let engine = Engine::choose(d, Direction::Forward);
     let sorted = if engine == Engine::Pixels { d.stride[1] } else { 1 };
     let (planes, taps) = source(d, sorted);
     let phase = Phase {

@@ -11,7 +11,7 @@
 //! | `channels.rs` | lanes are output channels, rows are pixels; taps are offsets into the padded image | forward, `dx` |
 //! | `pixels.rs` | lanes are pixels, rows are output channels: for few channels or taps | forward, `dx` |
 //! | `rows.rs` | lanes are columns, vectors go down the rows: 3 x 3 kernels to one channel, and depthwise | forward, `dx` |
-//! | `winograd/` | 3 x 3 kernels with 4/9 of the products: for many channels | forward, `dx`, `dw` |
+//! | `winograd/` | 3 x 3 kernels with 4/9 of the products, or 25/36 with stride 2: for many channels | forward, `dx`, `dw` |
 //! | `weights.rs` | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
 //! | `dots.rs` | dot products over pixels: for few channels or taps, and depthwise | `dw` |
 //! | `pointwise.rs` | a 1 x 1 kernel of stride 1 is a matrix product, image by image | forward, `dx` |
@@ -124,9 +124,9 @@ impl Conv2dDims {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0]
     }
 
-    /// Whether the taps of a plane are a 3 x 3 square, which moves by one with each pixel.
-    fn is_square(&self) -> bool {
-        self.kernel == [3, 3] && self.stride == [1, 1] && self.dilation == [1, 1]
+    /// Whether the taps of a plane are a 3 x 3 square, which moves by `stride` with each pixel.
+    fn is_square(&self, stride: usize) -> bool {
+        self.kernel == [3, 3] && self.stride == [stride; 2] && self.dilation == [1, 1]
     }
 
     #[track_caller]

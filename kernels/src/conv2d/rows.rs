@@ -27,7 +27,7 @@ use std::ops::Range;
 /// Whether a convolution from `channels` to `lanes` channels in each group is possible here, and faster. It would be possible with any
 /// number of lanes, but [`pixels`](super::pixels) loads less for several.
 pub(super) fn pays(d: &Conv2dDims, lanes: usize, channels: usize) -> bool {
-    d.is_square() && lanes == 1 && channels > 0 && d.h * d.w > 0
+    d.is_square(1) && lanes == 1 && channels > 0 && d.h * d.w > 0
 }
 
 /// Computes `out [images, groups, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining taps.

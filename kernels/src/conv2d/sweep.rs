@@ -42,21 +42,40 @@ pub(super) enum Engine {
     /// Several pixels of one output channel.
     Pixels,
     /// Channels again, with fewer products: [`winograd`].
-    Winograd,
+    Winograd(winograd::Tiles),
     /// Columns of one output channel: [`rows`].
     Rows,
 }
 
+/// What a sweep computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Forward,
+    BackwardInput,
+}
+
 impl Engine {
-    /// The one that is fastest for sums over `taps` in each of `lanes` channels, on a grid of `cols` columns.
+    /// The one that is fastest.
     ///
     /// Lanes of channels come by 16, and each sum is moved once more, as it has to be transposed: the price of 16
     /// taps. Lanes of pixels come by 8, in each row, and find their elements further apart;
     /// all weights of 6 channels must stay in L1. That is counted as for AVX2: the shape alone decides.
-    pub(super) fn choose(d: &Conv2dDims, lanes: usize, taps: usize, cols: usize) -> Self {
-        if winograd::pays(d, lanes, taps / 9) {
-            return Engine::Winograd;
+    pub(super) fn choose(d: &Conv2dDims, direction: Direction) -> Self {
+        if winograd::pays(d) {
+            return Engine::Winograd(match (d.stride[0], direction) {
+                (1, _) => winograd::Tiles::Unit,
+                (_, Direction::Forward) => winograd::Tiles::Halving,
+                (_, Direction::BackwardInput) => winograd::Tiles::Doubling,
+            });
         }
+        let [kernel, stride] = [d.kernel, d.stride].map(|[rows, cols]| rows * cols);
+        // Sums over `taps` in each of `lanes` channels, on a grid of `cols` columns.
+        let (lanes, taps, cols) = match direction {
+            Direction::Forward => (d.o_group(), d.taps(), d.ow()),
+            Direction::BackwardInput => {
+                (d.c_group(), d.o_group() * kernel.div_ceil(stride), d.w.div_ceil(d.stride[1]))
+            }
+        };
         if rows::pays(d, lanes, taps / 9) {
             return Engine::Rows;
         }
@@ -168,7 +187,7 @@ impl Sweep<'_> {
             match self.engine {
                 Engine::Channels => channels::run(&self, out),
                 Engine::Pixels => pixels::run(&mut self, out),
-                Engine::Winograd => winograd::run(&self, out),
+                Engine::Winograd(tiles) => winograd::run(&self, tiles, out),
                 Engine::Rows => rows::run(&self, out),
             }
         }

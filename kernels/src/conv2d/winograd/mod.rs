@@ -1,19 +1,15 @@
-//! Winograd's F(2x2, 3x3): a 3 x 3 kernel of stride 1 with 16 products for 4 outputs instead of 36.
+//! Winograd's F(2x2, 3x3): a 3 x 3 kernel with 16 products for 4 outputs instead of 36, or 25 where the stride is 2.
 //!
-//! Four outputs in a square depend on a 4 x 4 tile `d` of each input channel. With the kernel `g`,
+//! Four outputs in a square depend on a tile `d` of each input channel. With the kernel `g`,
 //!
 //! ```text
 //! y = A' [sum over channels of (G g G') * (B' d B)] A        * is element by element, ' transposes
-//!
-//!      1  0 -1  0          1    0    0          1  0
-//! B' = 0  1  1  0      G = 1/2  1/2  1/2    A = 1  1
-//!      0 -1  1  0          1/2 -1/2  1/2        1 -1
-//!      0  1  0 -1          0    0    1          0 -1
 //! ```
 //!
-//! (Lavin and Gray, "Fast Algorithms for Convolutional Networks", 2016). This is linear in `g`, so the gradient of `g` is
-//! its transpose, with the same matrices: `dg = G' [sum over tiles of (A dy A') * (B' d B)] G`. Either sum is 16 matrix
-//! products, one for each of the 16 places in a tile; around them lie only additions, with lanes for channels:
+//! with the small matrices in `transform.rs` (for stride 1: Lavin and Gray, "Fast Algorithms for Convolutional Networks",
+//! 2016; for stride 2 the same idea for the elements that the stride tells apart). This is linear in `g`, so the gradient of
+//! `g` is its transpose, with the same matrices: `dg = G' [sum over tiles of (A dy A') * (B' d B)] G`. Either sum is a matrix
+//! product for each place in a transformed tile; around them lie only additions, with lanes for channels:
 //!
 //! ```text
 //! for each block of tiles:
@@ -28,21 +24,28 @@
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
 mod sweep;
+mod transform;
 mod weights;
 
 pub(super) use {sweep::run, weights::backward_weight};
 
+use self::transform::{LINE, Transform};
 use super::Conv2dDims;
 use crate::{
     Write, scratch,
     simd::Simd,
     tile::transpose_into,
-    tuning::winograd::{MIN_CHANNELS, MIN_PIXELS},
+    tuning::winograd::{MIN_CHANNELS, MIN_CHANNELS_HALVING, MIN_PIXELS},
 };
 use std::{cell::Cell, ops::Range, sync::OnceLock};
 
-/// Places in a tile of the input.
-const PLACES: usize = 16;
+/// Which [transform](transform::Transform) a sweep takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tiles {
+    Unit,
+    Halving,
+    Doubling,
+}
 
 thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(true) };
@@ -68,16 +71,17 @@ fn allowed() -> bool {
     *process && ALLOWED.get()
 }
 
-/// Whether a convolution between `lanes` and `channels` channels in each group is possible here, and faster.
-pub(super) fn pays(d: &Conv2dDims, lanes: usize, channels: usize) -> bool {
-    d.is_square()
-        && lanes.min(channels) >= MIN_CHANNELS
+/// Whether a convolution is possible here, and faster.
+pub(super) fn pays(d: &Conv2dDims) -> bool {
+    let least = if d.is_square(1) { MIN_CHANNELS } else { MIN_CHANNELS_HALVING };
+    (d.is_square(1) || d.is_square(2))
+        && d.c_group().min(d.o_group()) >= least
         && d.oh().min(d.ow()) > 1
         && d.n * d.oh() * d.ow() >= MIN_PIXELS
         && allowed()
 }
 
-/// Tiles of 2 x 2 outputs, of which `rows x cols` cover an image.
+/// `rows x cols` tiles, which cover an image.
 #[derive(Clone, Copy)]
 struct Tiling {
     rows: usize,
@@ -85,8 +89,9 @@ struct Tiling {
 }
 
 impl Tiling {
-    fn of(grid: [usize; 2]) -> Self {
-        let [rows, cols] = grid.map(|side| side.div_ceil(2));
+    /// Of tiles of `T::OUT x T::OUT` outputs.
+    fn of<T: Transform>(grid: [usize; 2]) -> Self {
+        let [rows, cols] = grid.map(|side| side.div_ceil(T::OUT));
         Self { rows, cols }
     }
 
@@ -165,6 +170,11 @@ struct Window<'a> {
     cols: usize,
 }
 
+/// Elements in a line of so many tiles.
+const fn reach<T: Transform>(tiles: usize) -> usize {
+    T::STEP * (tiles - 1) + T::IN
+}
+
 impl Window<'_> {
     /// Channels in a pixel of the band: whole vectors.
     fn channels<S: Simd>(&self) -> usize {
@@ -200,47 +210,42 @@ impl Window<'_> {
 
     /// `inputs = B' d B` for `rows x cols` tiles, of which the first begins at the window's corner.
     #[inline(always)]
-    fn transform<S: Simd>(&self, s: S, inputs: &mut [f32], layout: Layout, tiles: [usize; 2]) {
+    fn transform<S: Simd, T: Transform>(
+        &self,
+        s: S,
+        inputs: &mut [f32],
+        layout: Layout,
+        tiles: [usize; 2],
+    ) {
         let channels = self.channels::<S>();
         let [tile_rows, tile_cols] = tiles;
-        let (rows, cols) = (2 * tile_rows + 2, self.cols);
+        let (rows, cols) = (reach::<T>(tile_rows), self.cols);
         let mut band = scratch::floats(rows * cols * channels);
         self.fill(s, &mut band);
         let tiles = tile_rows * tile_cols;
-        let furthest = [PLACES - 1, tiles - 1, channels - S::LANES];
-        assert!(cols >= 2 * tile_cols + 2 && layout.at(furthest) + S::LANES <= inputs.len());
+        let places = T::PLACES.len();
+        let furthest = [places * places - 1, tiles - 1, channels - S::LANES];
+        assert!(cols >= reach::<T>(tile_cols) && layout.at(furthest) + S::LANES <= inputs.len());
         for tile in 0..tiles {
-            let corner = 2 * (tile / tile_cols * cols + tile % tile_cols);
+            let corner = T::STEP * (tile / tile_cols * cols + tile % tile_cols);
             for channel in (0..channels).step_by(S::LANES) {
-                // SAFETY: the 4 x 4 pixels from the corner on are inside the band; the furthest place was checked.
+                // SAFETY: the pixels of the tile, from the corner on, are inside the band; the furthest place was checked.
                 unsafe {
                     let from = band.as_ptr().add(corner * channels + channel);
                     let to = inputs.as_mut_ptr().add(layout.at([0, tile, channel]));
-                    for i in 0..4 {
-                        let mut line = [s.zero(); 4];
-                        for j in 0..4 {
-                            let [a, b, c, d] =
-                                [0, 1, 2, 3].map(|row| from.add((row * cols + j) * channels));
-                            line[j] = match i {
-                                0 => s.sub(s.load(a), s.load(c)),
-                                1 => s.add(s.load(b), s.load(c)),
-                                2 => s.sub(s.load(c), s.load(b)),
-                                _ => s.sub(s.load(b), s.load(d)),
-                            };
+                    for i in 0..places {
+                        let mut line = [s.zero(); LINE];
+                        for j in 0..T::IN {
+                            let row = |row| s.load(from.add((row * cols + j) * channels));
+                            line[j] = T::input(s, i, row);
                         }
-                        let line = input_line(s, line);
-                        for j in 0..4 {
-                            s.store(to.add((i * 4 + j) * layout.place), line[j]);
+                        for j in 0..places {
+                            let product = T::input(s, j, |col| line[col]);
+                            s.store(to.add((i * places + j) * layout.place), product);
                         }
                     }
                 }
             }
         }
     }
-}
-
-/// `B' d`
-#[inline(always)]
-fn input_line<S: Simd>(s: S, d: [S::F32; 4]) -> [S::F32; 4] {
-    [s.sub(d[0], d[2]), s.add(d[1], d[2]), s.sub(d[2], d[1]), s.sub(d[1], d[3])]
 }

@@ -1,15 +1,18 @@
 //! Forward and the gradient of the input: the sums run over channels.
 //!
 //! ```text
-//! transform the kernels into panels [place][channel in][16 channels out]
+//! transform the kernels into panels [number][channel in][two vectors of channels out]
 //! for each block of tiles:                  (threads split images, then panels)
 //!   inputs[place][tile][channel in] = B' d B
-//!   for each place, each panel, each 6 tiles:
+//!   for each place, each panel, each few tiles:
 //!     products[place][tile][channel out] = inputs * panel, over channels, in registers
 //!   A' products A, plus bias, transposed into y
 //! ```
 
-use super::{Block, Layout, PLACES, Strip, Tiling, Window};
+use super::{
+    Block, Layout, Strip, Tiles, Tiling, Window, reach,
+    transform::{Doubling, Halving, KERNELS, LINE, Transform, Unit},
+};
 use crate::{
     Write,
     conv2d::{
@@ -23,15 +26,25 @@ use crate::{
     tile::{Tile, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::winograd::{FAR_TILES, NEAR, PART, TILES},
 };
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
-/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining taps.
-pub(in crate::conv2d) fn run(sweep: &Sweep, out: Shared) {
+/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, whose taps are those of a stride of 1, a 3 x 3
+/// square; the tiles stand for the stride there is.
+pub(in crate::conv2d) fn run(sweep: &Sweep, tiles: Tiles, out: Shared) {
+    match tiles {
+        Tiles::Unit => run_with::<Unit>(sweep, out),
+        Tiles::Halving => run_with::<Halving>(sweep, out),
+        Tiles::Doubling => run_with::<Doubling>(sweep, out),
+    }
+}
+
+fn run_with<T: Transform>(sweep: &Sweep, out: Shared) {
+    let transform = PhantomData::<T>;
     let isa = Isa::current();
     let wide = isa.dispatch(PanelWidth);
     let per_group = sweep.lanes.div_ceil(wide);
     let panels = sweep.groups * per_group;
-    let panel_len = PLACES * Layout::place_step(sweep.planes.count, wide);
+    let panel_len = KERNELS * KERNELS * Layout::place_step(sweep.planes.count, wide);
     let mut packed = scratch::floats(panels * (panel_len + wide));
     let (bias, kernels) = packed.split_at_mut(panels * wide);
     sweep.pad_bias(bias, per_group * wide);
@@ -39,28 +52,30 @@ pub(in crate::conv2d) fn run(sweep: &Sweep, out: Shared) {
     par::split(Work::Elements(panels * panel_len), panels, rows, |range, rows| {
         for (panel, to) in range.zip(rows.data.chunks_exact_mut(panel_len)) {
             let (group, first) = (panel / per_group, panel % per_group * wide);
-            isa.dispatch(Kernels { sweep, to, group, first });
+            isa.dispatch(Kernels { sweep, transform, to, group, first });
         }
     });
     sweep.each_piece(panels, usize::MAX, |images, panels| {
-        isa.dispatch(Piece { sweep, images, panels, per_group, kernels, bias, out: out.get() });
+        let out = out.get();
+        isa.dispatch(Piece { sweep, transform, images, panels, per_group, kernels, bias, out });
     });
 }
 
-/// `to[place][channel in][lane] = G g G'` of one panel.
-struct Kernels<'a> {
+/// `to[number][channel in][lane] = G g G'` of one panel.
+struct Kernels<'a, T> {
     sweep: &'a Sweep<'a>,
+    transform: PhantomData<T>,
     to: &'a mut [f32],
     group: usize,
     first: usize,
 }
 
-impl SimdKernel for Kernels<'_> {
+impl<T: Transform> SimdKernel for Kernels<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { sweep, to, group, first } = self;
+        let Self { sweep, to, group, first, .. } = self;
         let wide = panel::<S>();
         let depth = sweep.planes.count;
         let place_step = Layout::place_step(depth, wide);
@@ -73,17 +88,18 @@ impl SimdKernel for Kernels<'_> {
                 for (packed, place) in packed.chunks_exact(wide).zip(places) {
                     g[place / 3][place % 3] = s.read(&packed[lane..]);
                 }
-                let mut rows = [[s.zero(); 3]; 4];
+                let mut rows = [[s.zero(); 3]; KERNELS];
                 for j in 0..3 {
-                    let column = kernel_line(s, [g[0][j], g[1][j], g[2][j]]);
-                    for i in 0..4 {
+                    let column = T::kernel(s, [g[0][j], g[1][j], g[2][j]]);
+                    for i in 0..KERNELS {
                         rows[i][j] = column[i];
                     }
                 }
-                for i in 0..4 {
-                    let line = kernel_line(s, rows[i]);
-                    for j in 0..4 {
-                        s.write(&mut to[(i * 4 + j) * place_step + c * wide + lane..], line[j]);
+                for i in 0..KERNELS {
+                    let line = T::kernel(s, rows[i]);
+                    for j in 0..KERNELS {
+                        let number = i * KERNELS + j;
+                        s.write(&mut to[number * place_step + c * wide + lane..], line[j]);
                     }
                 }
             }
@@ -91,23 +107,10 @@ impl SimdKernel for Kernels<'_> {
     }
 }
 
-/// `G g`
-#[inline(always)]
-fn kernel_line<S: Simd>(s: S, g: [S::F32; 3]) -> [S::F32; 4] {
-    let half = s.splat(0.5);
-    let (outer, inner) = (s.mul(half, s.add(g[0], g[2])), s.mul(half, g[1]));
-    [g[0], s.add(outer, inner), s.sub(outer, inner), g[2]]
-}
-
-/// `A' m`
-#[inline(always)]
-fn output_line<S: Simd>(s: S, m: [S::F32; 4]) -> [S::F32; 2] {
-    [s.add(s.add(m[0], m[1]), m[2]), s.sub(s.sub(m[1], m[2]), m[3])]
-}
-
 /// Some panels of some images, on one thread.
-struct Piece<'a> {
+struct Piece<'a, T> {
     sweep: &'a Sweep<'a>,
+    transform: PhantomData<T>,
     images: Range<usize>,
     panels: Range<usize>,
     per_group: usize,
@@ -116,7 +119,7 @@ struct Piece<'a> {
     out: *mut f32,
 }
 
-impl SimdKernel for Piece<'_> {
+impl<T: Transform> SimdKernel for Piece<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -127,12 +130,23 @@ impl SimdKernel for Piece<'_> {
     }
 }
 
-impl Piece<'_> {
+impl<T: Transform> Piece<'_, T> {
+    /// For each axis, the place in the unpadded planes where the first tile begins, and how many of its outputs come before the
+    /// first.
+    fn origin(&self) -> [(isize, usize); 2] {
+        let planes = &self.sweep.planes;
+        let (corner, _) = self.sweep.square();
+        let corner = [corner / planes.padded[1], corner % planes.padded[1]];
+        [0, 1].map(|axis| T::origin(corner[axis] as isize - planes.before[axis] as isize))
+    }
+
     /// All blocks of one group.
     #[inline(always)]
     fn group<S: Simd>(&self, s: S, group: usize, panels: Range<usize>) {
         let tiles = if self.kernels.len() > NEAR { FAR_TILES } else { TILES };
-        for block in Tiling::of(self.sweep.phases[0].grid).blocks(self.images.clone(), tiles) {
+        let (grid, origin) = (self.sweep.phases[0].grid, self.origin());
+        let tiling = Tiling::of::<T>([0, 1].map(|axis| grid[axis] + origin[axis].1));
+        for block in tiling.blocks(self.images.clone(), tiles) {
             self.block(s, group, panels.clone(), &block);
         }
     }
@@ -143,34 +157,32 @@ impl Piece<'_> {
         let depth = planes.count;
         let channels = depth.next_multiple_of(S::LANES);
         let tiles = block.tiles();
-        let (corner, _) = self.sweep.square();
-        let [top, left] = [corner / planes.padded[1], corner % planes.padded[1]];
+        let [(top, _), (left, _)] = self.origin();
         let layout =
             Layout { place: Layout::place_step(tiles, channels), tile: channels, channel: 1 };
-        let mut inputs = scratch::floats(PLACES * layout.place);
+        let places = T::PLACES.len();
+        let mut inputs = scratch::floats(places * places * layout.place);
         for strip in block.strips() {
             let window = Window {
                 planes: self.sweep.group_of(strip.image, group),
                 depth,
                 size: planes.size,
-                corner: [
-                    (2 * strip.rows.start + top) as isize - planes.before[0] as isize,
-                    left as isize - planes.before[1] as isize,
-                ],
-                cols: 2 * block.tiling.cols + 2,
+                corner: [(T::STEP * strip.rows.start) as isize + top, left],
+                cols: reach::<T>(block.tiling.cols),
             };
             let to = &mut inputs[strip.before * layout.tile..];
-            window.transform(s, to, layout, [strip.rows.len(), block.tiling.cols]);
+            window.transform::<S, T>(s, to, layout, [strip.rows.len(), block.tiling.cols]);
         }
         let wide = panel::<S>();
         let width = wide * panels.len();
         let product_step = Layout::place_step(tiles, width);
-        let mut products = scratch::floats(PLACES * product_step);
-        for place in 0..PLACES {
+        let mut products = scratch::floats(places * places * product_step);
+        for place in 0..places * places {
+            let number = T::PLACES[place / places] * KERNELS + T::PLACES[place % places];
             let inputs = &inputs[place * layout.place..][..tiles * channels];
             let products = &mut products[place * product_step..][..tiles * width];
             for (p, panel) in panels.clone().enumerate() {
-                let first = (panel * PLACES + place) * Layout::place_step(depth, wide);
+                let first = (panel * KERNELS * KERNELS + number) * Layout::place_step(depth, wide);
                 let kernels = &self.kernels[first..][..depth * wide];
                 let lanes = self.sweep.lanes - panel % self.per_group * wide;
                 for rows in row_tiles::<S>(tiles) {
@@ -186,7 +198,8 @@ impl Piece<'_> {
             }
         }
         for strip in block.strips() {
-            self.write_out(s, &products[strip.before * width..], product_step, &panels, &strip);
+            let products = &products[strip.before * width..];
+            self.write_out(s, products, product_step, &panels, &strip, block.tiling.cols);
         }
     }
 
@@ -199,44 +212,46 @@ impl Piece<'_> {
         product_step: usize,
         panels: &Range<usize>,
         strip: &Strip,
+        tile_cols: usize,
     ) {
         let Sweep { lanes, groups, channel, write, phases, .. } = self.sweep;
         let [oh, ow] = phases[0].grid;
         let width = panel::<S>() * panels.len();
-        let tile_cols = ow.div_ceil(2);
-        let first_row = 2 * strip.rows.start;
-        let rows = (2 * strip.rows.end).min(oh) - first_row;
+        let [(_, above), (_, left)] = self.origin();
+        let first_row = (T::OUT * strip.rows.start).saturating_sub(above);
+        let rows = (T::OUT * strip.rows.end - above).min(oh) - first_row;
+        // Rows of the first tile that come before the first row of the strip.
+        let above = above.saturating_sub(T::OUT * strip.rows.start);
         let bias = &self.bias[panels.start * panel::<S>()..][..width];
         let mut sums = scratch::floats(rows * ow * width);
         let tiles = strip.rows.len() * tile_cols;
-        assert!(products.len() >= (PLACES - 1) * product_step + tiles * width);
+        let places = T::PLACES.len();
+        assert!(products.len() >= (places * places - 1) * product_step + tiles * width);
         for tile in 0..tiles {
-            let (row, col) = (2 * (tile / tile_cols), 2 * (tile % tile_cols));
+            let (row, col) = (T::OUT * (tile / tile_cols), T::OUT * (tile % tile_cols));
             for lane in (0..width).step_by(S::LANES) {
-                let mut rows_of_tile = [[s.zero(); 4]; 2];
-                for j in 0..4 {
-                    let mut m = [s.zero(); 4];
-                    for i in 0..4 {
+                let mut rows_of_tile = [[s.zero(); LINE]; LINE];
+                for j in 0..places {
+                    let mut m = [s.zero(); LINE];
+                    for i in 0..places {
+                        let at = (i * places + j) * product_step + tile * width + lane;
                         // SAFETY: checked above.
-                        m[i] = unsafe {
-                            s.load(
-                                products
-                                    .as_ptr()
-                                    .add((i * 4 + j) * product_step + tile * width + lane),
-                            )
-                        };
+                        m[i] = unsafe { s.load(products.as_ptr().add(at)) };
                     }
-                    let column = output_line(s, m);
-                    for i in 0..2 {
+                    let column = T::output(s, m);
+                    for i in 0..T::OUT {
                         rows_of_tile[i][j] = column[i];
                     }
                 }
                 let bias = s.read(&bias[lane..]);
-                for i in 0..2 {
-                    let line = output_line(s, rows_of_tile[i]);
-                    for j in 0..2 {
-                        if row + i < rows && col + j < ow {
-                            let to = &mut sums[((row + i) * ow + col + j) * width + lane..];
+                for i in 0..T::OUT {
+                    let line = T::output(s, rows_of_tile[i]);
+                    for j in 0..T::OUT {
+                        // Those before the first row or column wrap around, and are no less outside than those after the last.
+                        let (row, col) =
+                            ((row + i).wrapping_sub(above), (col + j).wrapping_sub(left));
+                        if row < rows && col < ow {
+                            let to = &mut sums[(row * ow + col) * width + lane..];
                             s.write(to, s.add(line[j], bias));
                         }
                     }

@@ -4,15 +4,20 @@
 //! for each 16 blocks of tiles:           (threads split channels in, then panels of channels out)
 //!   for each block:
 //!     inputs[place][channel in][tile] = B' d B, a vector of channels at a time
-//!     grads[place][panel][tile][16 channels out] = A dy A'
-//!     for each place, each panel, each 6 channels in:
-//!       sums[place][panel][channel in][16 channels out] += inputs * grads, over tiles, in registers
+//!     grads[place][panel][tile][two vectors of channels out] = A dy A'
+//!     for each place, each panel, each few channels in:
+//!       sums[number][panel][channel in][two vectors of channels out] += inputs * grads, over tiles, in registers
 //!   dw += G' sums G, transposed
 //! ```
 //!
+//! A number is one of the transformed kernel's: places that take the same one share a sum.
+//!
 //! So a sum over many tiles is made on three levels, in a block, in 16 blocks and in `dw`, and rounding errors stay small.
 
-use super::{Block, Layout, PLACES, Tiling, Window};
+use super::{
+    Block, Layout, Tiling, Window, reach,
+    transform::{Halving, KERNELS, LINE, Transposed, Unit},
+};
 use crate::{
     Write,
     conv2d::{
@@ -27,7 +32,7 @@ use crate::{
     tile::{Tile, VECTORS, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::winograd::{WEIGHT_BLOCKS, WEIGHT_TILES},
 };
-use std::{hint::black_box, ops::Range};
+use std::{hint::black_box, marker::PhantomData, ops::Range};
 
 /// `dw` of a convolution for which Winograd's products [pay](super::pays).
 pub(in crate::conv2d) fn backward_weight(
@@ -37,6 +42,20 @@ pub(in crate::conv2d) fn backward_weight(
     x: &[f32],
     d: &Conv2dDims,
 ) {
+    match d.stride[0] {
+        1 => backward_with::<Unit>(dw, write, dy, x, d),
+        _ => backward_with::<Halving>(dw, write, dy, x, d),
+    }
+}
+
+fn backward_with<T: Transposed>(
+    dw: &mut [f32],
+    write: Write,
+    dy: &[f32],
+    x: &[f32],
+    d: &Conv2dDims,
+) {
+    let transform = PhantomData::<T>;
     let isa = Isa::current();
     let wide = isa.dispatch(PanelWidth);
     let panels = d.o_group().div_ceil(wide);
@@ -51,14 +70,16 @@ pub(in crate::conv2d) fn backward_weight(
                 let end = d.c_group().min((rows.end - first) * lanes);
                 let channels = (rows.start - first) * lanes..end;
                 let panels = panels.clone();
-                isa.dispatch(Piece { dy, x, d, group, channels, panels, out: out.get(), write });
+                let out = out.get();
+                isa.dispatch(Piece { transform, dy, x, d, group, channels, panels, out, write });
             }
         }
     });
 }
 
 /// Some channels in and some panels of channels out of a group, on one thread.
-struct Piece<'a> {
+struct Piece<'a, T> {
+    transform: PhantomData<T>,
     dy: &'a [f32],
     x: &'a [f32],
     d: &'a Conv2dDims,
@@ -69,16 +90,16 @@ struct Piece<'a> {
     write: Write,
 }
 
-impl SimdKernel for Piece<'_> {
+impl<T: Transposed> SimdKernel for Piece<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let tiling = Tiling::of([self.d.oh(), self.d.ow()]);
+        let tiling = Tiling::of::<T>([self.d.oh(), self.d.ow()]);
         let tiles = self.d.n * tiling.rows * tiling.cols;
         // At least two blocks: the sum of a few tiles, too, is made in parts.
         let mut blocks = tiling.blocks(0..self.d.n, WEIGHT_TILES.min(tiles.div_ceil(2))).peekable();
-        let mut sums = scratch::floats(PLACES * self.sums_step::<S>());
+        let mut sums = scratch::floats(KERNELS * KERNELS * self.sums_step::<S>());
         let mut write = self.write;
         while blocks.peek().is_some() {
             for (i, block) in blocks.by_ref().take(WEIGHT_BLOCKS).enumerate() {
@@ -91,12 +112,12 @@ impl SimdKernel for Piece<'_> {
     }
 }
 
-impl Piece<'_> {
+impl<T: Transposed> Piece<'_, T> {
     fn sums_step<S: Simd>(&self) -> usize {
         self.panels.len() * self.channels.len() * panel::<S>()
     }
 
-    /// `sums[place][panel][channel][lane]` of a block.
+    /// `sums[number][panel][channel][lane]` of a block.
     #[inline(always)]
     fn sum<S: Simd>(&self, s: S, sums: &mut [f32], write: Write, block: &Block) {
         let wide = panel::<S>();
@@ -104,13 +125,19 @@ impl Piece<'_> {
         let channels = depth.next_multiple_of(S::LANES);
         let tiles = block.tiles();
         let place = Layout::place_step(tiles, channels);
+        let sums_step = self.sums_step::<S>();
         let layout = Layout { place, tile: S::LANES, channel: tiles };
-        let mut inputs = scratch::floats(PLACES * place);
+        let places = T::PLACES.len();
+        let mut inputs = scratch::floats(places * places * place);
         self.transform_inputs(s, &mut inputs, layout, block);
         let grads_step = Layout::place_step(tiles, self.panels.len() * wide);
-        let mut grads = scratch::floats(PLACES * grads_step);
+        let mut grads = scratch::floats(places * places * grads_step);
         self.transform_grads(s, &mut grads, grads_step, block);
-        for (place, sums) in sums.chunks_exact_mut(self.sums_step::<S>()).enumerate() {
+        for place in 0..places * places {
+            let at = [place / places, place % places];
+            let number = at.map(|place| T::PLACES[place]);
+            let write = if at == number { write } else { Write::Add };
+            let sums = &mut sums[(number[0] * KERNELS + number[1]) * sums_step..][..sums_step];
             let inputs = &inputs[place * layout.place..][..tiles * channels];
             let grads = grads[place * grads_step..].chunks_exact(tiles * wide);
             for ((grads, sums), panel) in
@@ -138,13 +165,13 @@ impl Piece<'_> {
                 depth: self.channels.len(),
                 size: [d.h, d.w],
                 corner: [
-                    2 * strip.rows.start as isize - d.padding[0] as isize,
+                    (T::STEP * strip.rows.start) as isize - d.padding[0] as isize,
                     -(d.padding[1] as isize),
                 ],
-                cols: 2 * block.tiling.cols + 2,
+                cols: reach::<T>(block.tiling.cols),
             };
             let to = &mut inputs[strip.before * layout.tile..];
-            window.transform(s, to, layout, [strip.rows.len(), block.tiling.cols]);
+            window.transform::<S, T>(s, to, layout, [strip.rows.len(), block.tiling.cols]);
         }
     }
 
@@ -154,7 +181,7 @@ impl Piece<'_> {
         let d = self.d;
         let wide = panel::<S>();
         let plane = d.oh() * d.ow();
-        let cols = 2 * block.tiling.cols;
+        let (places, cols) = (T::PLACES.len(), T::OUT * block.tiling.cols);
         for strip in block.strips() {
             let tiles = strip.rows.len() * block.tiling.cols;
             let first_lane = self.panels.start * wide;
@@ -164,26 +191,32 @@ impl Piece<'_> {
                 planes: &self.dy[first * plane..][..count * plane],
                 depth: count,
                 size: [d.oh(), d.ow()],
-                corner: [2 * strip.rows.start as isize, 0],
+                corner: [(T::OUT * strip.rows.start) as isize, 0],
                 cols,
             };
             let channels = window.channels::<S>();
-            let mut band = scratch::floats(2 * strip.rows.len() * cols * channels);
+            let mut band = scratch::floats(T::OUT * strip.rows.len() * cols * channels);
             window.fill(s, &mut band);
             for tile in 0..tiles {
-                let corner = 2 * (tile / block.tiling.cols * cols + tile % block.tiling.cols);
+                let corner = T::OUT * (tile / block.tiling.cols * cols + tile % block.tiling.cols);
                 for lane in (0..channels).step_by(S::LANES) {
-                    let read = |row: usize, col: usize| -> S::F32 {
-                        s.read(&band[(corner + row * cols + col) * channels + lane..])
-                    };
-                    let left = grad_line(s, [read(0, 0), read(1, 0)]);
-                    let right = grad_line(s, [read(0, 1), read(1, 1)]);
+                    let mut rows = [[s.zero(); LINE]; LINE];
+                    for j in 0..T::OUT {
+                        let mut column = [s.zero(); LINE];
+                        for i in 0..T::OUT {
+                            column[i] = s.read(&band[(corner + i * cols + j) * channels + lane..]);
+                        }
+                        let column = T::gradient(s, column);
+                        for i in 0..places {
+                            rows[i][j] = column[i];
+                        }
+                    }
                     let panel = lane / wide * block.tiles() + strip.before + tile;
                     let to = &mut to[panel * wide + lane % wide..];
-                    for i in 0..4 {
-                        let line = grad_line(s, [left[i], right[i]]);
-                        for j in 0..4 {
-                            s.write(&mut to[(i * 4 + j) * place_step..], line[j]);
+                    for i in 0..places {
+                        let line = T::gradient(s, rows[i]);
+                        for j in 0..places {
+                            s.write(&mut to[(i * places + j) * place_step..], line[j]);
                         }
                     }
                 }
@@ -197,25 +230,26 @@ impl Piece<'_> {
         let d = self.d;
         let wide = panel::<S>();
         let depth = self.channels.len();
-        let place_step = self.sums_step::<S>();
+        let sums_step = self.sums_step::<S>();
         let mut taps = scratch::floats(9 * depth * wide);
         for (p, panel) in self.panels.clone().enumerate() {
             let sums = &sums[p * depth * wide..];
             for (c, taps) in taps.chunks_exact_mut(9 * wide).enumerate() {
                 for lane in (0..wide).step_by(S::LANES) {
-                    let mut rows = [[s.zero(); 4]; 3];
-                    for j in 0..4 {
-                        let mut m = [s.zero(); 4];
-                        for i in 0..4 {
-                            m[i] = s.read(&sums[(i * 4 + j) * place_step + c * wide + lane..]);
+                    let mut rows = [[s.zero(); KERNELS]; 3];
+                    for j in 0..KERNELS {
+                        let mut m = [s.zero(); KERNELS];
+                        for i in 0..KERNELS {
+                            let number = i * KERNELS + j;
+                            m[i] = s.read(&sums[number * sums_step + c * wide + lane..]);
                         }
-                        let column = weight_line(s, m);
+                        let column = T::weight(s, m);
                         for i in 0..3 {
                             rows[i][j] = column[i];
                         }
                     }
                     for i in 0..3 {
-                        let line = weight_line(s, rows[i]);
+                        let line = T::weight(s, rows[i]);
                         for j in 0..3 {
                             s.write(&mut taps[(i * 3 + j) * wide + lane..], line[j]);
                         }
@@ -233,20 +267,6 @@ impl Piece<'_> {
             }
         }
     }
-}
-
-/// `A d`
-#[inline(always)]
-fn grad_line<S: Simd>(s: S, d: [S::F32; 2]) -> [S::F32; 4] {
-    [d[0], s.add(d[0], d[1]), s.sub(d[0], d[1]), s.neg(d[1])]
-}
-
-/// `G' m`
-#[inline(always)]
-fn weight_line<S: Simd>(s: S, m: [S::F32; 4]) -> [S::F32; 3] {
-    let half = s.splat(0.5);
-    let sum = s.mul(half, s.add(m[1], m[2]));
-    [s.add(m[0], sum), s.mul(half, s.sub(m[1], m[2])), s.add(sum, m[3])]
 }
 
 /// A few channels and one panel: sets `sums[channel][lane]` to, or adds to it, the sum over tiles of
