@@ -35,8 +35,13 @@ pub(crate) const fn panel<S: Simd>() -> usize {
 
 /// Cuts `rows` rows into as few tiles as possible, all but the last equally high: at most [`Simd::TILE_ROWS`].
 pub(crate) fn row_tiles<S: Simd>(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    let high = rows.div_ceil(rows.div_ceil(S::TILE_ROWS).max(1)).max(1);
+    let high = row_height::<S>(rows);
     (0..rows).step_by(high).map(move |start| start..rows.min(start + high))
+}
+
+/// The height of all tiles of [`row_tiles`] but the last.
+pub(crate) const fn row_height<S: Simd>(rows: usize) -> usize {
+    if rows == 0 { 1 } else { rows.div_ceil(rows.div_ceil(S::TILE_ROWS)) }
 }
 
 /// What is done with a tile of `R x V` vectors.
@@ -116,19 +121,19 @@ pub(crate) unsafe fn outer<S: Simd, const R: usize, const V: usize>(
     acc
 }
 
-/// `acc[r][v] = sum over k < depth of w[k * R + r] * x[v][at(k)..]`: [`outer`] with the vectors read from anywhere.
+/// `acc[r][v] + sum over k < depth of w[k * R + r] * x[v][at(k)..]`: [`outer`] with the vectors read from anywhere.
 ///
 /// # Safety
 /// `LANES` floats must be readable at `x[v] + at(k)` for every `v` and `k < depth`, and `depth * R` floats at `w`.
 #[inline(always)]
 pub(crate) unsafe fn spread<S: Simd, const R: usize, const V: usize>(
     s: S,
+    mut acc: [[S::F32; V]; R],
     depth: usize,
     w: *const f32,
     x: [*const f32; V],
     at: impl Fn(usize) -> usize,
 ) -> [[S::F32; V]; R] {
-    let mut acc = [[s.zero(); V]; R];
     for k in 0..depth {
         let offset = at(k);
         // SAFETY: the caller's promises about w and x.

@@ -53,6 +53,25 @@ pub(crate) mod conv2d {
     pub(crate) const VECTORS: usize = 24;
 }
 
+/// See `conv2d/images`. On a Zen 4 (32 KiB of L1, 1 MiB of L2, peak 117), best of two, with AVX-512; AVX2 is within 5% unless it says otherwise.
+pub(crate) mod images {
+    /// Moving an element between images and lanes costs as much as so many products. It decides whether this engine is
+    /// chosen: 64 images of 6 channels, 14 x 14, 5 x 5 to 16 channels: 103 -> 104 forward, 58 -> 99 for the gradient of the input; 8
+    /// channels of 8 x 8 to 16: 46 -> 107, 42 -> 96; 4 of 12 x 12 to 4: 54 -> 90, 46 -> 86.
+    pub(crate) const MOVING: usize = 8;
+    /// With fewer rows than this a tile has not enough accumulators: with 3, 82 -> 74 on AVX2.
+    pub(crate) const MIN_LANES: usize = 4;
+    /// Floats of an image and of its output, up to which batches stay in L2: with 6272 each 87 -> 97, with 8192 and 24576 106 ->
+    /// 91, with 784 and 25088 65 -> 54. Going by blocks of rows instead is slower, at any length.
+    pub(crate) const MAX_INPUT: usize = 1 << 13;
+    /// See [`MAX_INPUT`].
+    pub(crate) const MAX_OUTPUT: usize = 1 << 14;
+    /// Floats of an image and the gradient of its output between which all sums of a row of the window are made: 32 KiB. 12 channels of
+    /// 8 x 8, 7 x 7 to 12: 47 in the other engines, 121 at 2^11, 118 at 2^12, 154 at 2^13 and beyond; 3 of 32 x 32, 5 x 5 to 6: 77 up
+    /// to 2^13, 55 where it has no end.
+    pub(crate) const IN_L1: usize = 1 << 13;
+}
+
 /// See `conv2d/winograd`.
 pub(crate) mod winograd {
     /// Tiles in a block: so many share one reading of the transformed kernels, and with 64 channels they fill L2. 64 channels

@@ -165,6 +165,21 @@ fn dims(
     }
 }
 
+/// Few channels of as many small images as fill one to five vectors, or nearly.
+fn batch(random: &mut Random) -> Conv2dDims {
+    let mut pick = |from: &[usize]| random.pick(from);
+    let size = [0, 1].map(|_| pick(&[1, 2, 3, 5, 6, 7, 8, 9, 11, 14]));
+    let kernel = [0, 1].map(|_| pick(&[1, 2, 3, 5, 7]));
+    let padding = [0, 1].map(|axis| {
+        let least = kernel[axis].saturating_sub(size[axis]).div_ceil(2);
+        pick(&[0, 1, 2, 3]).max(least)
+    });
+    let [c, o] = [0, 1].map(|_| pick(&[1, 2, 3, 4, 5, 6, 8, 9, 13]));
+    let groups = pick(&[1, 1, 2]);
+    let n = pick(&[15, 16, 16, 30, 32, 33, 48, 79]);
+    Conv2dDims { kernel, padding, groups, ..dims(n, c * groups, size, o * groups, 1, 1, 0) }
+}
+
 #[test]
 fn every_kernel_on_the_grid() {
     let mut random = Random(1);
@@ -209,6 +224,16 @@ fn every_kernel_with_winograd() {
         // Around the number of pixels from which on it is used.
         let n = 128usize.div_ceil(d.oh() * d.ow()) + pick(&[0, 1]);
         Case::new(&mut random, Conv2dDims { n: n.min(8), ..d }).check();
+    }
+}
+
+/// Lanes of images, which want a batch of small ones, at all edges.
+#[test]
+fn every_kernel_on_batches() {
+    let mut random = Random(8);
+    for _ in 0..200 {
+        let d = batch(&mut random);
+        Case::new(&mut random, d).check();
     }
 }
 
@@ -274,8 +299,8 @@ fn winograd_is_as_exact_as_the_direct_loops() {
 #[test]
 fn forward_and_backward_are_adjoint() {
     let mut random = Random(3);
-    for _ in 0..200 {
-        let d = shape(&mut random);
+    for i in 0..240 {
+        let d = if i < 200 { shape(&mut random) } else { batch(&mut random) };
         let case = Case { bias: None, ..Case::new(&mut random, d) };
         let (x, w, dy) = (case.x.get(), case.w.get(), case.dy.get());
         on_every_isa(|isa| {
@@ -309,6 +334,8 @@ fn the_same_bits_on_any_number_of_threads() {
         dims(3, 16, [14, 14], 40, 3, 1, 1),
         dims(1, 16, [17, 19], 96, 3, 1, 1),
         dims(17, 3, [32, 32], 6, 5, 1, 0),
+        dims(45, 6, [14, 14], 16, 5, 1, 0),
+        dims(32, 8, [8, 8], 16, 3, 1, 1),
         dims(5, 17, [15, 15], 24, 3, 2, 1),
         dims(5, 32, [16, 16], 48, 1, 1, 0),
         dims(5, 24, [28, 28], 1, 3, 1, 1),

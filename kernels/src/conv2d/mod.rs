@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `channels.rs` | lanes are output channels, rows are pixels; taps are offsets into the padded image | forward, `dx` |
 //! | `pixels.rs` | lanes are pixels, rows are output channels: for few channels or taps | forward, `dx` |
+//! | `images/` | lanes are images of the batch, rows are output channels: for few channels of small images | forward, `dx`, `dw` |
 //! | `rows.rs` | lanes are columns, vectors go down the rows: 3 x 3 kernels to one channel, and depthwise | forward, `dx` |
 //! | `winograd/` | 3 x 3 kernels with 4/9 of the products, or 25/36 with stride 2: for many channels | forward, `dx`, `dw` |
 //! | `weights.rs` | lanes are output channels, rows are taps; the sum runs over pixels | `dw` |
@@ -25,6 +26,7 @@ mod backward_weight;
 mod channels;
 mod dots;
 mod forward;
+mod images;
 mod pixels;
 mod planes;
 mod pointwise;

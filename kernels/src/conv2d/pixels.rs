@@ -74,7 +74,7 @@ const fn most_channels<S: Simd>() -> usize {
 }
 
 /// Packs the weights of one group: `to[phase][tile of lanes][tap][lane]`.
-fn pack(sweep: &Sweep, to: &mut [f32], group: usize, high: usize) {
+pub(super) fn pack(sweep: &Sweep, to: &mut [f32], group: usize, high: usize) {
     let from = &sweep.weights[group * sweep.group_step..];
     let mut to = to.iter_mut();
     for phase in &sweep.phases {
@@ -275,7 +275,8 @@ impl Job<'_> {
             unsafe {
                 let x = vectors.map(|[source, ..]| self.image.as_ptr().add(source as usize));
                 let at = |k: usize| *taps.get_unchecked(k) as usize;
-                let acc = spread::<S, R, V>(s, taps.len(), weights.as_ptr(), x, at);
+                let acc = [[s.zero(); V]; R];
+                let acc = spread::<S, R, V>(s, acc, taps.len(), weights.as_ptr(), x, at);
                 for r in 0..R {
                     let bias = s.splat(bias[r]);
                     let channel = self.out.add((first + r) * self.channel);

@@ -1,9 +1,9 @@
 //! What forward and the gradient of the input have in common: every output pixel is a sum over taps.
 //!
-//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Four engines run it:
-//! [`channels`] and [`pixels`], named after what their vectors hold, [`winograd`] and [`rows`].
+//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Five engines run it:
+//! [`channels`], [`pixels`] and [`images`], named after what their vectors hold, [`winograd`] and [`rows`].
 
-use super::{Conv2dDims, channels, pixels, planes::Planes, rows, winograd};
+use super::{Conv2dDims, channels, images, pixels, planes::Planes, rows, winograd};
 use crate::{
     Write,
     par::{self, Shared, Work},
@@ -43,6 +43,8 @@ pub(super) enum Engine {
     Pixels,
     /// Channels again, with fewer products: [`winograd`].
     Winograd(winograd::Tiles),
+    /// One pixel of one output channel, of several images.
+    Images,
     /// Columns of one output channel: [`rows`].
     Rows,
 }
@@ -59,7 +61,8 @@ impl Engine {
     ///
     /// Lanes of channels come by 16, and each sum is moved once more, as it has to be transposed: the price of 16
     /// taps. Lanes of pixels come by 8, in each row, and find their elements further apart;
-    /// all weights of 6 channels must stay in L1. That is counted as for AVX2: the shape alone decides.
+    /// all weights of 6 channels must stay in L1. Lanes of images have a [price](images::cost) of their own. That is counted as for
+    /// AVX2: the shape alone decides.
     pub(super) fn choose(d: &Conv2dDims, direction: Direction) -> Self {
         if winograd::pays(d) {
             return Engine::Winograd(match (d.stride[0], direction) {
@@ -69,11 +72,12 @@ impl Engine {
             });
         }
         let [kernel, stride] = [d.kernel, d.stride].map(|[rows, cols]| rows * cols);
-        // Sums over `taps` in each of `lanes` channels, on a grid of `cols` columns.
-        let (lanes, taps, cols) = match direction {
-            Direction::Forward => (d.o_group(), d.taps(), d.ow()),
+        // Sums over `taps` in each of `lanes` channels, on a grid of `rows` and `cols`.
+        let (lanes, taps, [rows, cols]) = match direction {
+            Direction::Forward => (d.o_group(), d.taps(), [d.oh(), d.ow()]),
             Direction::BackwardInput => {
-                (d.c_group(), d.o_group() * kernel.div_ceil(stride), d.w.div_ceil(d.stride[1]))
+                let grid = [d.h.div_ceil(d.stride[0]), d.w.div_ceil(d.stride[1])];
+                (d.c_group(), d.o_group() * kernel.div_ceil(stride), grid)
             }
         };
         if rows::pays(d, lanes, taps / 9) {
@@ -81,7 +85,15 @@ impl Engine {
         }
         let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;
         let pixels = lanes * (taps + 4) * cols.next_multiple_of(8) * 9 / 8;
-        if pixels < channels && taps < 1024 { Engine::Pixels } else { Engine::Channels }
+        let (best, least) = if pixels < channels && taps < 1024 {
+            (Engine::Pixels, pixels)
+        } else {
+            (Engine::Channels, channels)
+        };
+        match images::cost(d, lanes) {
+            Some(images) if images < d.groups * rows * least => Engine::Images,
+            _ => best,
+        }
     }
 }
 
@@ -189,6 +201,7 @@ impl Sweep<'_> {
                 Engine::Pixels => pixels::run(&mut self, out),
                 Engine::Winograd(tiles) => winograd::run(&self, tiles, out),
                 Engine::Rows => rows::run(&self, out),
+                Engine::Images => images::run(&mut self, out),
             }
         }
     }
@@ -234,5 +247,51 @@ impl Sweep<'_> {
         par::split(work, self.images * panels, (), |units, ()| {
             rectangles(units, panels, at_once).for_each(|(images, panels)| f(images, panels));
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A layer of each kind goes to the engine that was made for it.
+    #[test]
+    fn shapes_find_their_engine() {
+        use {Direction::*, Engine::*};
+        let layer = |n, c, side, o, k, stride, padding| Conv2dDims {
+            n,
+            c,
+            h: side,
+            w: side,
+            o,
+            kernel: [k; 2],
+            stride: [stride; 2],
+            padding: [padding; 2],
+            dilation: [1; 2],
+            groups: 1,
+        };
+        let depthwise = Conv2dDims { groups: 128, ..layer(32, 128, 28, 128, 3, 1, 1) };
+        for (d, forward, backward) in [
+            (layer(1, 3, 32, 6, 5, 1, 0), Pixels, Pixels),
+            (layer(64, 1, 28, 32, 3, 1, 1), Pixels, Rows),
+            (layer(8, 3, 224, 64, 7, 2, 3), Channels, Pixels),
+            (layer(64, 6, 14, 16, 5, 1, 0), Images, Images),
+            (layer(32, 8, 8, 16, 3, 1, 1), Images, Images),
+            (layer(3, 8, 8, 16, 3, 1, 1), Pixels, Pixels),
+            (
+                layer(32, 64, 56, 64, 3, 1, 1),
+                Winograd(winograd::Tiles::Unit),
+                Winograd(winograd::Tiles::Unit),
+            ),
+            (
+                layer(32, 128, 28, 128, 3, 2, 1),
+                Winograd(winograd::Tiles::Halving),
+                Winograd(winograd::Tiles::Doubling),
+            ),
+            (depthwise, Rows, Rows),
+        ] {
+            assert_eq!(Engine::choose(&d, Forward), forward, "forward {d:?}");
+            assert_eq!(Engine::choose(&d, BackwardInput), backward, "gradient of the input {d:?}");
+        }
     }
 }
