@@ -236,6 +236,7 @@ impl Report {
             let name = format!("{}x{}x{}", size.0, size.1, size.2);
             if self.wanted("W1", &name, "gemm") {
                 let mut data = GemmData::new(size);
+                data.run();
                 data.check();
                 let timing = self.time(|| data.run());
                 self.print(Row::new("W1", &name, "gemm", threads, timing).flops(data.flops()));
@@ -245,20 +246,25 @@ impl Report {
 
     fn w2(&self, threads: usize) {
         for (name, dims) in convs() {
-            if ![&CONV_OPS[..], &["fwd+bwd"]].concat().iter().any(|op| self.wanted("W2", name, op))
-            {
+            let both = "fwd+bwd";
+            let wanted = |op: &str| self.wanted("W2", name, op) || self.wanted("W2", name, both);
+            let checked: Vec<_> = CONV_OPS.into_iter().filter(|op| wanted(op)).collect();
+            if checked.is_empty() {
                 continue;
             }
-            ConvData::check(name, dims);
             let mut data = ConvData::new(dims);
-            let flops = data.flops();
+            for op in checked {
+                data.run(op);
+                data.check(name, op);
+            }
+            let flops = dims.flops() as f64;
             for op in CONV_OPS.into_iter().filter(|op| self.wanted("W2", name, op)) {
                 let timing = self.time(|| data.run(op));
                 self.print(Row::new("W2", name, op, threads, timing).flops(flops));
             }
-            if self.wanted("W2", name, "fwd+bwd") {
+            if self.wanted("W2", name, both) {
                 let timing = self.time(|| CONV_OPS.iter().for_each(|op| data.run(op)));
-                self.print(Row::new("W2", name, "fwd+bwd", threads, timing).flops(3.0 * flops));
+                self.print(Row::new("W2", name, both, threads, timing).flops(3.0 * flops));
             }
         }
     }

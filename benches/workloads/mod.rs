@@ -80,7 +80,8 @@ pub(crate) fn random(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| stream.uniform(-0.5, 0.5)).collect()
 }
 
-/// A convolution, its operands, and memory for its results, all of it touched before the clock starts.
+/// A convolution, its operands, and memory for its results, all of it touched before the clock
+/// starts. The results are NaN until a kernel has overwritten them.
 pub(crate) struct ConvData {
     pub(crate) dims: Conv2dDims,
     pub(crate) x: Vec<f32>,
@@ -97,17 +98,11 @@ impl ConvData {
             x: random(dims.x_len(), 1),
             w: random(dims.w_len(), 2),
             dy: random(dims.y_len(), 3),
-            y: random(dims.y_len(), 4),
-            dx: random(dims.x_len(), 5),
-            dw: random(dims.w_len(), 6),
+            y: vec![f32::NAN; dims.y_len()],
+            dx: vec![f32::NAN; dims.x_len()],
+            dw: vec![f32::NAN; dims.w_len()],
             dims,
         }
-    }
-
-    /// Floating-point operations of one direction: two per multiply-add of the direct algorithm.
-    pub(crate) fn flops(&self) -> f64 {
-        let taps = self.dims.c / self.dims.groups * self.dims.kernel[0] * self.dims.kernel[1];
-        2.0 * (self.dims.y_len() * taps) as f64
     }
 
     pub(crate) fn run(&mut self, op: &str) {
@@ -120,35 +115,66 @@ impl ConvData {
         }
     }
 
-    /// Compares all directions with the naive twin, on a few images of the same shape: so many that the algorithm is the
-    /// same, as Winograd's wants 128 pixels.
-    pub(crate) fn check(name: &str, dims: Conv2dDims) {
-        let n = 128usize.div_ceil(dims.oh() * dims.ow()).min(dims.n);
-        let mut data = ConvData::new(Conv2dDims { n, ..dims });
-        let d = data.dims;
-        let (x, w, dy) = (wide(&data.x), wide(&data.w), wide(&data.dy));
-        for op in CONV_OPS {
-            data.run(op);
-            let (got, want) = match op {
-                "fwd" => {
-                    let mut y = vec![0.0; d.y_len()];
-                    reference::conv2d::forward(&mut y, &x, &w, None, &d);
-                    (&data.y, y)
-                }
-                "bwd_data" => {
-                    let mut dx = vec![0.0; d.x_len()];
-                    reference::conv2d::backward_input(&mut dx, &dy, &w, &d);
-                    (&data.dx, dx)
-                }
-                _ => {
-                    let mut dw = vec![0.0; d.w_len()];
-                    reference::conv2d::backward_weight(&mut dw, &dy, &x, &d);
-                    (&data.dw, dw)
-                }
-            };
-            assert_close(&format!("{name} {op}"), got, &want);
+    /// Compares what a direction has written with the naive twin: the first, the middle and the
+    /// last image of it, or output channel of the weights' gradient. The rest must be no NaN.
+    pub(crate) fn check(&self, name: &str, op: &str) {
+        let ConvData { dims, x, w, y, dy, dx, dw } = self;
+        let what = format!("conv2d {name} {op}");
+        if op == "bwd_weight" {
+            assert_written(&what, dw);
+            for o in ends_and_middle(dims.o) {
+                assert_close(&what, part(dw, o, dims.o), &self.naive_weight_gradient(o));
+            }
+            return;
+        }
+        let (one, w) = (Conv2dDims { n: 1, ..*dims }, wide(w));
+        let output = if op == "fwd" { y } else { dx };
+        assert_written(&what, output);
+        for image in ends_and_middle(dims.n) {
+            let [x, dy] = [x, dy].map(|all| wide(part(all, image, dims.n)));
+            let mut want = vec![0.0; output.len() / dims.n];
+            match op {
+                "fwd" => reference::conv2d::forward(&mut want, &x, &w, None, &one),
+                _ => reference::conv2d::backward_input(&mut want, &dy, &w, &one),
+            }
+            assert_close(&what, part(output, image, dims.n), &want);
         }
     }
+
+    /// The gradient of one output channel's weights, which sums over all images: that of a
+    /// convolution with this channel alone, and with the input channels that it reads.
+    fn naive_weight_gradient(&self, o: usize) -> Vec<f64> {
+        let d = self.dims;
+        let group = o / (d.o / d.groups);
+        let one = Conv2dDims { c: d.c / d.groups, o: 1, groups: 1, ..d };
+        let of_each_image = |all, index, count| -> Vec<f64> {
+            (0..d.n).flat_map(|n| wide(part(part(all, n, d.n), index, count))).collect()
+        };
+        let x = of_each_image(&self.x, group, d.groups);
+        let dy = of_each_image(&self.dy, o, d.o);
+        let mut dw = vec![0.0; one.w_len()];
+        reference::conv2d::backward_weight(&mut dw, &dy, &x, &one);
+        dw
+    }
+}
+
+/// The `index`-th of `count` equal parts.
+fn part(all: &[f32], index: usize, count: usize) -> &[f32] {
+    let len = all.len() / count;
+    &all[index * len..][..len]
+}
+
+/// Where mistakes at the borders between threads or tiles show: the first, the middle, the last.
+fn ends_and_middle(count: usize) -> Vec<usize> {
+    let mut places = vec![0, count / 2, count - 1];
+    places.dedup();
+    places
+}
+
+/// Fails if a kernel left out an element of an output that was all NaN.
+fn assert_written(what: &str, output: &[f32]) {
+    let missing = output.iter().position(|x| x.is_nan());
+    assert!(missing.is_none(), "{what}: element {missing:?} was not written");
 }
 
 /// Numbers as the naive twins take them.
@@ -167,7 +193,7 @@ pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f64]) {
     }
 }
 
-/// A matrix product and its operands.
+/// A matrix product, its operands and its result, which is NaN until it was computed.
 pub(crate) struct GemmData {
     pub(crate) size: (usize, usize, usize),
     a: Vec<f32>,
@@ -178,7 +204,7 @@ pub(crate) struct GemmData {
 impl GemmData {
     pub(crate) fn new(size: (usize, usize, usize)) -> Self {
         let (m, k, n) = size;
-        GemmData { size, a: random(m * k, 1), b: random(k * n, 2), c: random(m * n, 3) }
+        GemmData { size, a: random(m * k, 1), b: random(k * n, 2), c: vec![f32::NAN; m * n] }
     }
 
     pub(crate) fn flops(&self) -> f64 {
@@ -191,15 +217,16 @@ impl GemmData {
         gemm(&mut self.c, Write::Set, Mat::row_major(&self.a, m, k), Mat::row_major(&self.b, k, n));
     }
 
-    /// Compares some rows of the product with the naive twin.
-    pub(crate) fn check(&mut self) {
+    /// Compares the first, the middle and the last row of the product with the naive twin. The
+    /// rest must be no NaN.
+    pub(crate) fn check(&self) {
         let (m, k, n) = self.size;
-        self.run();
         let b = wide(&self.b);
-        for row in (0..m).step_by(m.div_ceil(8)) {
+        assert_written(&format!("gemm {m}x{k}x{n}"), &self.c);
+        for row in ends_and_middle(m) {
             let mut want = vec![0.0; n];
-            reference::gemm::gemm(&mut want, &wide(&self.a[row * k..][..k]), &b, (1, k, n));
-            assert_close(&format!("gemm {m}x{k}x{n} row {row}"), &self.c[row * n..][..n], &want);
+            reference::gemm::gemm(&mut want, &wide(part(&self.a, row, m)), &b, (1, k, n));
+            assert_close(&format!("gemm {m}x{k}x{n} row {row}"), part(&self.c, row, m), &want);
         }
     }
 }
