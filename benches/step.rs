@@ -1,4 +1,5 @@
-//! Criterion benches of whole training steps and of inference on one image.
+//! Criterion benches of whole training steps and of inference on one image. Elements are FLOPs, as
+//! the report counts them: two per multiply-add of convolutions and linear layers.
 //!
 //! `cargo bench --bench step -- seednet`
 
@@ -9,20 +10,22 @@ use criterion::{Criterion, Throughput};
 use workloads::{Network, STEPS};
 
 fn train_step(c: &mut Criterion) {
-    let mut group = c.benchmark_group("train_step");
+    let mut group = c.benchmark_group("flop/train_step");
     for (net, batch) in STEPS {
         Network::check(net, batch);
         let mut network = Network::new(net, batch);
-        group.throughput(Throughput::Elements(batch as u64));
+        group.throughput(Throughput::Elements(network.step_flops() as u64));
         group.bench_function(format!("{net}-b{batch}"), |b| b.iter(|| network.train_step()));
     }
 }
 
 fn inference(c: &mut Criterion) {
+    let mut group = c.benchmark_group("flop/inference");
     let mut network = Network::new("seednet", 1);
     let first = network.infer();
-    c.bench_function("inference/seednet-b1", |b| b.iter(|| network.infer()));
     assert_eq!(network.infer(), first, "inference changes nothing");
+    group.throughput(Throughput::Elements(network.inference_flops() as u64));
+    group.bench_function("seednet-b1", |b| b.iter(|| network.infer()));
 }
 
 fn main() {

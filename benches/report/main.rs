@@ -19,8 +19,10 @@
 //! | W7 | saving and loading 500 MB; saving in the background |
 //!
 //! Each result is compared with its naive twin before it is timed. Times are medians; compare
-//! rows of one run only, since absolute times drift. FLOPs are those of the direct algorithm, of which
-//! Winograd's does four ninths: it can be above 100% of peak.
+//! rows of one run only, since absolute times drift. FLOPs are two per multiply-add of the direct
+//! algorithm, of which Winograd's does four ninths: it can be above 100% of peak. Networks count those
+//! of convolutions and linear layers; in a training step forward and both backward passes, without
+//! the gradient of the images, which nobody computes.
 
 mod checkpoint;
 mod machine;
@@ -280,7 +282,9 @@ impl Report {
             }
             let row = self.in_own_process("W4", &name, threads, || {
                 let mut network = Network::new(net, batch);
-                Row::new("W4", &name, "trainstep", threads, self.time(|| _ = network.train_step()))
+                let timing = self.time(|| _ = network.train_step());
+                let row = Row::new("W4", &name, "trainstep", threads, timing);
+                row.flops(network.step_flops() as f64)
             });
             self.print(row.images(batch));
         }
@@ -293,7 +297,9 @@ impl Report {
             }
             let row = self.in_own_process("W5", "seednet-b1", threads, || {
                 let mut network = Network::new("seednet", 1);
-                Row::new("W5", "seednet-b1", "infer", threads, self.time(|| _ = network.infer()))
+                let timing = self.time(|| _ = network.infer());
+                let row = Row::new("W5", "seednet-b1", "infer", threads, timing);
+                row.flops(network.inference_flops() as f64)
             });
             self.print(row.images(1));
         }

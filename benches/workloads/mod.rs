@@ -321,6 +321,7 @@ impl Network {
         let loss = g.cross_entropy(logits, &self.labels);
         let value = g.item(loss);
         let gradients = g.backward(loss);
+        assert!(gradients.wrt(x).is_none(), "FLOPs leave out the gradient of the images");
         self.sgd.step(&mut self.params, &gradients);
         value
     }
@@ -331,6 +332,25 @@ impl Network {
         let x = g.input(&self.input);
         let logits = self.model.forward(&mut g, x);
         g.value(logits)[0]
+    }
+
+    /// Floating-point operations of the forward pass: two per multiply-add of convolutions and
+    /// linear layers. All else is left out.
+    pub(crate) fn inference_flops(&self) -> usize {
+        self.layer_flops().iter().sum()
+    }
+
+    /// Those of a training step: forward and both backward passes, except that nobody wants the
+    /// gradient of the images, so the first layer has one backward pass.
+    pub(crate) fn step_flops(&self) -> usize {
+        let layers = self.layer_flops();
+        3 * layers.iter().sum::<usize>() - layers[0]
+    }
+
+    fn layer_flops(&self) -> Vec<usize> {
+        let summary = self.model.summary(&self.params, self.input.shape()).expect("it fits");
+        let macs = summary.rows.iter().map(|row| row.macs as usize);
+        macs.filter(|&macs| macs > 0).map(|macs| 2 * macs).collect()
     }
 
     /// The weights and the velocity, lent, as for a save.
