@@ -46,6 +46,7 @@ impl Report {
         for (net, batch) in NETWORKS {
             let name = format!("{net}-b{batch}");
             if self.wanted("W7", &name, "trainstep+save") {
+                Network::check(net, batch);
                 self.in_background(&dir.join(&name), &name, Network::new(net, batch));
             }
         }

@@ -297,7 +297,7 @@ impl Report {
             }
             let row = self.in_own_process("W5", "seednet-b1", threads, || {
                 let mut network = Network::new("seednet", 1);
-                let timing = self.time(|| _ = network.infer());
+                let timing = self.time(|| _ = network.infer(|scores| scores[0]));
                 let row = Row::new("W5", "seednet-b1", "infer", threads, timing);
                 row.flops(network.inference_flops() as f64)
             });
