@@ -9,9 +9,9 @@
 //! trainstep+save   training with routine saves in the background, in turn with training without
 //! ```
 //!
-//! The directory is `FERROTAPE_BENCH_DIR`, or Cargo's directory for tests: give it one on the disk to be
-//! measured. All rows say one thread, as the peers' do, but use as many as there are. Of the peers' loads,
-//! those that map the file and touch nothing have read nothing yet.
+//! The directory is `FERROTAPE_BENCH_DIR`, or Cargo's directory for tests: give it one on the disk
+//! to be measured. All rows say one thread, as the peers' do, but use as many as there are. Of the
+//! peers' loads, those that map the file and touch nothing have read nothing yet.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -67,7 +67,7 @@ impl Report {
         let [mut raw_write, mut save] = [Vec::new(), Vec::new()];
         let mut checkpoint = PathBuf::new();
         for _ in 0..repeats {
-            // A new file and a new directory, so that deleting the old ones is not part of the time.
+            // A new file and a new directory: deleting the old ones is not part of the time.
             let _ = fs::remove_file(&raw);
             raw_write.push(seconds(|| {
                 let mut file = File::create(&raw).expect("create");
@@ -111,8 +111,8 @@ impl Report {
             .for_each(|row| self.print(row));
     }
 
-    /// Trains in turn from a save until the next one is due, which is all that a save can cost, and for as many steps
-    /// without one.
+    /// Trains in turn from a save until the next one is due, which is all that a save can cost, and
+    /// for as many steps without one.
     fn in_background(&self, dir: &Path, name: &str, mut network: Network) {
         let (time, pairs) = if self.options.test { (0.0, 1) } else { (10.0, 7) };
         network.train_step(); // from here on there is a velocity
@@ -146,7 +146,7 @@ impl Report {
         saver.finish().1.expect("there is room");
         let ratio = paired(&plain, &saving);
         let row = Row::new("W7", name, "trainstep+save", 1, Timing::new(saving));
-        self.print(row.beside("plain", ratio));
+        self.print(row.flops(network.step_flops() as f64).beside("plain", ratio));
     }
 }
 

@@ -42,8 +42,8 @@ impl SimdKernel for Lanes {
     }
 }
 
-/// The speed of `threads` threads doing nothing but FMA, in GFLOP/s: the median, in as many chains as are fastest.
-/// Twelve need more registers than the portable vectors leave.
+/// The speed of `threads` threads doing nothing but FMA, in GFLOP/s: the median, in as many chains
+/// as are fastest. Twelve need more registers than the portable vectors leave.
 pub(crate) fn fma_peak(threads: usize, seconds: f64) -> f64 {
     // Milliseconds, beside which starting the threads does not count.
     let rounds = 2_000_000;

@@ -20,9 +20,9 @@
 //!
 //! Each result is compared with its naive twin before it is timed. Times are medians; compare
 //! rows of one run only, since absolute times drift. FLOPs are two per multiply-add of the direct
-//! algorithm, of which Winograd's does four ninths: it can be above 100% of peak. Networks count those
-//! of convolutions and linear layers; in a training step forward and both backward passes, without
-//! the gradient of the images, which nobody computes.
+//! algorithm, of which Winograd's does four ninths: it can be above 100% of peak. Networks count
+//! those of convolutions and linear layers; in a training step forward and both backward passes,
+//! without the gradient of the images, which nobody computes.
 
 mod checkpoint;
 mod machine;
@@ -31,9 +31,11 @@ mod small_ops;
 #[path = "../workloads/mod.rs"]
 mod workloads;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ferrotape_kernels::isa::Isa;
 use rows::{Peers, Row, Timing};
@@ -66,9 +68,14 @@ fn main() -> ExitCode {
         eprintln!("report: {error}");
         return ExitCode::from(2);
     }
-    let mut report = Report { options, peaks: Vec::new(), rows: AtomicUsize::new(0) };
+    let mut report = Report {
+        options,
+        peaks: Vec::new(),
+        rows: AtomicUsize::new(0),
+        closed: AtomicBool::new(false),
+    };
     report.run();
-    if report.rows.into_inner() == 0 {
+    if report.rows.into_inner() == 0 && !report.closed.into_inner() {
         eprintln!("report: no row was selected; without a selection all are shown");
         return ExitCode::from(2);
     }
@@ -76,9 +83,12 @@ fn main() -> ExitCode {
 }
 
 const HELP: &str = "\
-usage: cargo bench --bench report -- [WORKLOAD ...] [--name NAME] [--op OP] [--threads N ...] [--json] [--vs FILE]
-workloads: W1 matrix products, W2 convolutions, W3 small operations, W4 training steps, W5 inference, W7 checkpoints
-all of them, with 1 and 2 threads, unless selected; --vs sets the rows of peers, in JSON, beside ours";
+usage: cargo bench --bench report --
+       [WORKLOAD ...] [--name NAME] [--op OP] [--threads N ...] [--json] [--vs FILE]
+workloads: W1 matrix products, W2 convolutions, W3 small operations, W4 training steps,
+           W5 inference, W7 checkpoints
+all of them, with 1 and 2 threads, unless selected; --vs sets the rows of peers, in JSON,
+beside ours";
 const WORKLOADS: [&str; 6] = ["W1", "W2", "W3", "W4", "W5", "W7"];
 
 fn parse() -> Result<Options, lexopt::Error> {
@@ -104,7 +114,7 @@ fn parse() -> Result<Options, lexopt::Error> {
                 options.workloads.push(workload);
             }
             Long("help") | Short('h') => {
-                println!("{HELP}");
+                print_line(HELP);
                 std::process::exit(0);
             }
             Long("name") => options.name = Some(parser.value()?.string()?),
@@ -126,12 +136,25 @@ fn parse() -> Result<Options, lexopt::Error> {
     Ok(options)
 }
 
+/// Writes to standard output; whether there still is somebody who reads.
+fn print_line(line: impl Display) -> bool {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
+        result => {
+            result.expect("standard output can be written");
+            true
+        }
+    }
+}
+
 struct Report {
     options: Options,
     /// GFLOP/s of each number of threads.
     peaks: Vec<(usize, f64)>,
     /// How many were printed.
     rows: AtomicUsize,
+    /// Whether the reader has left, as `head` does: then nothing more is measured.
+    closed: AtomicBool,
 }
 
 /// What the machine can do at best with so many threads: FMA in GFLOP/s, then bandwidths in GB/s.
@@ -148,7 +171,7 @@ impl Report {
         let before = self.machine("start");
         self.peaks = before.iter().map(|limits| (limits.threads, limits.values[0].1)).collect();
         if !self.options.json {
-            println!("instruction set: {}\n{}", Isa::current().name(), rows::HEADER);
+            self.say(format_args!("instruction set: {}\n{}", Isa::current().name(), rows::HEADER));
         }
         self.workloads();
         let after = self.machine("end");
@@ -156,21 +179,31 @@ impl Report {
             for ((name, first), (_, last)) in before.values.iter().zip(&after.values) {
                 let drift = last / first - 1.0;
                 if drift.abs() > 0.05 && !self.options.test {
+                    let (threads, percent) = (before.threads, 100.0 * drift);
                     eprintln!(
-                        "{name} of {} thread(s) drifted by {:+.1}% during this run: compare with care",
-                        before.threads,
-                        100.0 * drift
+                        "{name} of {threads} thread(s) drifted by {percent:+.1}% during this run: \
+                         compare with care"
                     );
                 }
             }
         }
     }
 
+    fn say(&self, line: impl Display) {
+        if !self.is_closed() && !print_line(line) {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     fn seconds(&self) -> f64 {
         if self.options.test { 0.001 } else { 0.5 }
     }
 
-    /// Measures and prints the machine's limits.
+    /// Measures and prints the machine's limits; none if nobody reads them.
     fn machine(&self, when: &str) -> Vec<Limits> {
         let seconds = self.seconds();
         let measure = |&threads: &usize| {
@@ -183,18 +216,21 @@ impl Report {
                         "fw": "ferrotape", "wl": "peak", "name": when, "op": name, "thr": threads,
                         unit: value, "isa": Isa::current().name(),
                     });
-                    println!("{row}");
+                    self.say(row);
                 }
             } else {
-                print!("{when}, {threads} thread(s): FMA {:.1} GFLOP/s", values[0].1);
-                for (name, gbs) in &values[1..] {
-                    print!(", {name} {gbs:.1} GB/s");
-                }
-                println!();
+                let bandwidths: String = values[1..]
+                    .iter()
+                    .map(|(name, gbs)| format!(", {name} {gbs:.1} GB/s"))
+                    .collect();
+                let fma = values[0].1;
+                self.say(format_args!(
+                    "{when}, {threads} thread(s): FMA {fma:.1} GFLOP/s{bandwidths}"
+                ));
             }
             Limits { threads, values }
         };
-        self.options.threads.iter().map(measure).collect()
+        self.options.threads.iter().take_while(|_| !self.is_closed()).map(measure).collect()
     }
 
     fn workloads(&mut self) {
@@ -213,7 +249,8 @@ impl Report {
 
     fn wanted(&self, workload: &str, name: &str, op: &str) -> bool {
         let Options { workloads, name: only_name, op: only_op, .. } = &self.options;
-        (workloads.is_empty() || workloads.iter().any(|w| w == workload))
+        !self.is_closed()
+            && (workloads.is_empty() || workloads.iter().any(|w| w == workload))
             && only_name.as_deref().is_none_or(|only| only == name)
             && only_op.as_deref().is_none_or(|only| only == op)
     }
@@ -226,10 +263,12 @@ impl Report {
         self.rows.fetch_add(1, Ordering::Relaxed);
         let row = row.vs(&self.options.peers);
         if self.options.json {
-            println!("{}", row.json());
+            self.say(row.json());
         } else {
-            let peak = self.peaks.iter().find(|(threads, _)| *threads == row.threads);
-            println!("{}", row.table_line(peak.map(|(_, peak)| *peak)));
+            // W7 uses more threads than its rows say: no peak is theirs.
+            let mut peaks = self.peaks.iter().filter(|_| row.workload != "W7");
+            let peak = peaks.find(|(threads, _)| *threads == row.threads);
+            self.say(row.table_line(peak.map(|(_, peak)| *peak)));
         }
     }
 

@@ -8,7 +8,8 @@ use ferrotape_kernels::isa::Isa;
 use serde_json::{Value, json};
 
 /// The columns of [`Row::table_line`].
-pub(crate) const HEADER: &str = "workload         name op            threads       median   GFLOP/s  % of peak      GB/s  MB   vs";
+pub(crate) const HEADER: &str = "workload         name op            threads       median   \
+                                 GFLOP/s  % of peak      GB/s  MB   vs";
 
 /// Repetitions of one measurement, in seconds, sorted.
 pub(crate) struct Timing(Vec<f64>);
@@ -191,7 +192,8 @@ impl Row {
         let beside: Vec<_> = beside.map(|(what, ratio)| format!("{ratio:.2}x {what}")).collect();
         let Row { workload, name, op, threads, .. } = self;
         format!(
-            "{workload:<8} {name:>12} {op:<12} {threads:>8} {:>9.1} us {:>9} {percent:>10} {:>9} {:>3} {}",
+            "{workload:<8} {name:>12} {op:<12} {threads:>8} {:>9.1} us \
+             {:>9} {percent:>10} {:>9} {:>3} {}",
             1e6 * self.median,
             number(self.gflops),
             number(self.gbytes),
