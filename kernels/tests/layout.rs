@@ -118,10 +118,6 @@ fn broadcasting_and_its_adjoint_equal_the_naive_twins() {
             );
             let dx = both_writes(x.len(), |dx, write| sum_to(dx, write, small, &dy, large));
             assert_near(&dx, &naive::sum_to(small, &f64s(&dy), large), 2e-6, 1e-6);
-            assert!(
-                (inner(&y, &dy) - inner(&x, &dx)).abs() < 1e-4,
-                "not adjoint: {small:?} {large:?}"
-            );
         }
     });
 }

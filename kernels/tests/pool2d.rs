@@ -1,4 +1,4 @@
-//! Pooling against its naive twin, PyTorch's rules for ties and NaN, adjoints, thread counts.
+//! Pooling against its naive twin, PyTorch's rules for ties and NaN, thread counts.
 
 mod common;
 
@@ -88,11 +88,6 @@ fn average_pool_equals_the_naive_twin() {
             let dy = random(d.y_len(), 5);
             let dx = both_writes(d.x_len(), |dx, write| pool2d::avg_backward(dx, write, &dy, &d));
             assert_near(&dx, &naive::avg_backward(&f64s(&dy), &d), 1e-6, 0.0);
-            let adjoint = (inner(&y, &dy) - inner(&x, &dx)).abs();
-            assert!(
-                adjoint <= 1e-6 * (1.0 + d.x_len() as f64),
-                "{d:?}: <Ax, y> - <x, A*y> = {adjoint}"
-            );
         }
     });
 }
