@@ -11,7 +11,7 @@
 use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
-use crate::simd::{Scalar, SimdKernel};
+use crate::simd::{Scalar, Simd, SimdKernel};
 use std::{cell::Cell, sync::OnceLock};
 
 /// An instruction set this processor has.
@@ -94,6 +94,20 @@ impl Isa {
             let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
             format!("FERROTAPE_ISA={name}: this processor and build have {}; unset it to choose the best", names.join(", "))
         })
+    }
+
+    /// Floats in a vector.
+    pub fn lanes(self) -> usize {
+        struct Lanes;
+        impl SimdKernel for Lanes {
+            type Output = usize;
+
+            #[inline(always)]
+            fn run<S: Simd>(self, _s: S) -> usize {
+                S::LANES
+            }
+        }
+        self.dispatch(Lanes)
     }
 
     /// Runs `kernel`, compiled for this instruction set.

@@ -53,22 +53,42 @@ pub(crate) mod conv2d {
     pub(crate) const VECTORS: usize = 24;
 }
 
-/// See `conv2d/images`. On a Zen 4 (32 KiB of L1, 1 MiB of L2, peak 117), best of two, with AVX-512; AVX2 is within 5% unless it says otherwise.
+/// See `conv2d/cost.rs`: prices in products. Fitted to 816 measurements on one core of a Zen 4 (1 MiB of L2): 137 shapes with 1 to 64
+/// images, 1 to 48 channels, 5 to 56 pixels wide, kernels of 2 to 7, stride 1 and 2, in all three directions, with AVX2 and AVX-512, each
+/// in every engine that can. The choice has 98.7% of the best engine's speed in the geometric mean. In brackets what other prices have.
+pub(crate) mod cost {
+    /// Transposing a sum, or an element of `dy`, in lanes of channels (98.5% at 16, 98.4% at 32).
+    pub(crate) const CHANNELS_MOVING: usize = 24;
+    /// Writing a sum in lanes of pixels (98.4% at 0, 98.7% at 4), whose products cost 9/8 of those in lanes of channels (98.4% at
+    /// 1, 98.6% at 5/4).
+    pub(crate) const PIXELS_WRITING: usize = 2;
+    /// Weights of a tile that fit L1 (98.6% at 6144, no difference above; 95.7% with at most 1024 taps).
+    pub(crate) const PIXELS_WEIGHTS: usize = 8192;
+    /// Reading an element of `dy` in dot products (98.4% at 1 and at 16), whose products cost 5/4 (98.4% at 9/8, 98.5% at 3/2).
+    pub(crate) const DOTS_READING: usize = 8;
+    /// Vectors of sums, one for each weight (98.7% at half as many and at twice as many).
+    pub(crate) const DOTS_SUMS: usize = 8192;
+    /// Sorting a row of the image by columns (97.6% where it costs nothing, 98.3% at 0, 98.5% at 300).
+    pub(crate) const SORTING_ROW: usize = 600;
+    /// The same for each element (98.5% at 0, 98.7% at 24).
+    pub(crate) const SORTING: usize = 12;
+    /// Moving an element between images and lanes (98.6% at 4, 98.4% at 12).
+    pub(crate) const IMAGES_MOVING: usize = 8;
+    /// With fewer rows in a tile, too few products are under way at a time (98.6% at 4, 98.7% at 6).
+    pub(crate) const IMAGES_LANES: usize = 5;
+    /// Floats of an image and of its output, up to which batches stay in L2. In GFLOP/s, of other engines and of this: with 6272
+    /// and 6272 87 and 97, with 8192 and 24576 106 and 91, with 784 and 25088 65 and 54. Going by blocks of rows instead is slower, at
+    /// any length.
+    pub(crate) const IMAGES_INPUT: usize = 1 << 13;
+    /// See [`IMAGES_INPUT`].
+    pub(crate) const IMAGES_OUTPUT: usize = 1 << 14;
+}
+
+/// See `conv2d/images`.
 pub(crate) mod images {
-    /// Moving an element between images and lanes costs as much as so many products. It decides whether this engine is
-    /// chosen: 64 images of 6 channels, 14 x 14, 5 x 5 to 16 channels: 103 -> 104 forward, 58 -> 99 for the gradient of the input; 8
-    /// channels of 8 x 8 to 16: 46 -> 107, 42 -> 96; 4 of 12 x 12 to 4: 54 -> 90, 46 -> 86.
-    pub(crate) const MOVING: usize = 8;
-    /// With fewer rows than this a tile has not enough accumulators: with 3, 82 -> 74 on AVX2.
-    pub(crate) const MIN_LANES: usize = 4;
-    /// Floats of an image and of its output, up to which batches stay in L2: with 6272 each 87 -> 97, with 8192 and 24576 106 ->
-    /// 91, with 784 and 25088 65 -> 54. Going by blocks of rows instead is slower, at any length.
-    pub(crate) const MAX_INPUT: usize = 1 << 13;
-    /// See [`MAX_INPUT`].
-    pub(crate) const MAX_OUTPUT: usize = 1 << 14;
-    /// Floats of an image and the gradient of its output between which all sums of a row of the window are made: 32 KiB. 12 channels of
-    /// 8 x 8, 7 x 7 to 12: 47 in the other engines, 121 at 2^11, 118 at 2^12, 154 at 2^13 and beyond; 3 of 32 x 32, 5 x 5 to 6: 77 up
-    /// to 2^13, 55 where it has no end.
+    /// Floats of an image and the gradient of its output between which all sums of a row of the window are made: 32 KiB. Zen 4 with
+    /// AVX-512, 12 channels of 8 x 8, 7 x 7 to 12: 121 at 2^11, 118 at 2^12, 154 at 2^13 and beyond; 3 of 32 x 32, 5 x 5 to
+    /// 6: 77 up to 2^13, 55 where it has no end.
     pub(crate) const IN_L1: usize = 1 << 13;
 }
 

@@ -18,12 +18,13 @@
 //! | `pointwise.rs` | a 1 x 1 kernel of stride 1 is a matrix product, image by image | forward, `dx` |
 //!
 //! `sweep.rs` is what the engines of forward and `dx` have in common, `planes.rs` the padded copies. No matrix of patches is ever built.
-//! Which one runs is decided by the shape alone.
+//! Which one runs is decided by the shape and the length of a vector, in `cost.rs`.
 
 mod backward_bias;
 mod backward_input;
 mod backward_weight;
 mod channels;
+mod cost;
 mod dots;
 mod forward;
 mod images;

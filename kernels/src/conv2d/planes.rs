@@ -76,6 +76,15 @@ impl Planes {
                 continue;
             }
             for (to, from) in rows {
+                if self.sorted == 2 {
+                    let (even, odd) = to.split_at_mut(wide / 2);
+                    if left.is_multiple_of(2) {
+                        deal(s, &mut even[left / 2..], &mut odd[left / 2..], from);
+                    } else {
+                        deal(s, &mut odd[left / 2..], &mut even[left / 2 + 1..], from);
+                    }
+                    continue;
+                }
                 for (i, to) in to.chunks_exact_mut(wide / self.sorted).enumerate() {
                     let first = (i + self.sorted - left % self.sorted) % self.sorted;
                     let from = from.iter().skip(first).step_by(self.sorted);
@@ -83,6 +92,24 @@ impl Planes {
                     to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
                 }
             }
+        }
+    }
+}
+
+/// Copies the elements of a row at even places into `even`, the others into `odd`.
+#[inline(always)]
+fn deal<S: Simd>(s: S, even: &mut [f32], odd: &mut [f32], from: &[f32]) {
+    let whole = from.len() / (2 * S::LANES) * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        let from = &from[2 * i..2 * (i + S::LANES)];
+        let (a, b) = s.deinterleave(s.read(&from[..S::LANES]), s.read(&from[S::LANES..]));
+        s.write(&mut even[i..i + S::LANES], a);
+        s.write(&mut odd[i..i + S::LANES], b);
+    }
+    for (i, pair) in from[2 * whole..].chunks(2).enumerate() {
+        even[whole + i] = pair[0];
+        if let Some(&last) = pair.get(1) {
+            odd[whole + i] = last;
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Five engines run it:
 //! [`channels`], [`pixels`] and [`images`], named after what their vectors hold, [`winograd`] and [`rows`].
 
-use super::{Conv2dDims, channels, images, pixels, planes::Planes, rows, winograd};
+use super::{Conv2dDims, channels, cost::Sums, images, pixels, planes::Planes, rows, winograd};
 use crate::{
     Write,
     par::{self, Shared, Work},
@@ -57,12 +57,7 @@ pub(super) enum Direction {
 }
 
 impl Engine {
-    /// The one that is fastest.
-    ///
-    /// Lanes of channels come by 16, and each sum is moved once more, as it has to be transposed: the price of 16
-    /// taps. Lanes of pixels come by 8, in each row, and find their elements further apart;
-    /// all weights of 6 channels must stay in L1. Lanes of images have a [price](images::cost) of their own. That is counted as for
-    /// AVX2: the shape alone decides.
+    /// The one that is fastest, by its [cost](super::cost).
     pub(super) fn choose(d: &Conv2dDims, direction: Direction) -> Self {
         if winograd::pays(d) {
             return Engine::Winograd(match (d.stride[0], direction) {
@@ -71,29 +66,22 @@ impl Engine {
                 (_, Direction::BackwardInput) => winograd::Tiles::Doubling,
             });
         }
-        let [kernel, stride] = [d.kernel, d.stride].map(|[rows, cols]| rows * cols);
-        // Sums over `taps` in each of `lanes` channels, on a grid of `rows` and `cols`.
-        let (lanes, taps, [rows, cols]) = match direction {
-            Direction::Forward => (d.o_group(), d.taps(), [d.oh(), d.ow()]),
-            Direction::BackwardInput => {
-                let grid = [d.h.div_ceil(d.stride[0]), d.w.div_ceil(d.stride[1])];
-                (d.c_group(), d.o_group() * kernel.div_ceil(stride), grid)
-            }
+        let sums = match direction {
+            Direction::Forward => Sums::of_output(d),
+            Direction::BackwardInput => Sums::of_input(d),
         };
-        if rows::pays(d, lanes, taps / 9) {
+        if rows::pays(d, sums.lanes, sums.taps / 9) {
             return Engine::Rows;
         }
-        let channels = lanes.next_multiple_of(16) * (taps + 16) * cols;
-        let pixels = lanes * (taps + 4) * cols.next_multiple_of(8) * 9 / 8;
-        let (best, least) = if pixels < channels && taps < 1024 {
-            (Engine::Pixels, pixels)
-        } else {
-            (Engine::Channels, channels)
-        };
-        match images::cost(d, lanes) {
-            Some(images) if images < d.groups * rows * least => Engine::Images,
-            _ => best,
+        let mut best = (sums.in_channels(), Engine::Channels);
+        for (cost, engine) in
+            [(sums.in_pixels(), Engine::Pixels), (sums.in_images(), Engine::Images)]
+        {
+            if let Some(cost) = cost.filter(|&cost| cost < best.0) {
+                best = (cost, engine);
+            }
         }
+        best.1
     }
 }
 
@@ -253,6 +241,7 @@ impl Sweep<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::{Isa, with_isa};
 
     /// A layer of each kind goes to the engine that was made for it.
     #[test]
@@ -274,10 +263,10 @@ mod tests {
         for (d, forward, backward) in [
             (layer(1, 3, 32, 6, 5, 1, 0), Pixels, Pixels),
             (layer(64, 1, 28, 32, 3, 1, 1), Pixels, Rows),
-            (layer(8, 3, 224, 64, 7, 2, 3), Channels, Pixels),
+            (layer(8, 3, 224, 64, 7, 2, 3), Pixels, Pixels),
             (layer(64, 6, 14, 16, 5, 1, 0), Images, Images),
             (layer(32, 8, 8, 16, 3, 1, 1), Images, Images),
-            (layer(3, 8, 8, 16, 3, 1, 1), Pixels, Pixels),
+            (layer(1, 8, 32, 8, 3, 1, 1), Pixels, Pixels),
             (
                 layer(32, 64, 56, 64, 3, 1, 1),
                 Winograd(winograd::Tiles::Unit),
@@ -290,8 +279,12 @@ mod tests {
             ),
             (depthwise, Rows, Rows),
         ] {
-            assert_eq!(Engine::choose(&d, Forward), forward, "forward {d:?}");
-            assert_eq!(Engine::choose(&d, BackwardInput), backward, "gradient of the input {d:?}");
+            for isa in Isa::available() {
+                with_isa(isa, || {
+                    assert_eq!(Engine::choose(&d, Forward), forward, "forward {d:?}");
+                    assert_eq!(Engine::choose(&d, BackwardInput), backward, "dx {d:?}");
+                });
+            }
         }
     }
 }

@@ -13,29 +13,20 @@ mod weights;
 pub(super) use {sweep::run, weights::backward_weight};
 
 use super::Conv2dDims;
-use crate::{
-    Write,
-    simd::Simd,
-    tile::transpose_into,
-    tuning::images::{MAX_INPUT, MAX_OUTPUT, MIN_LANES, MOVING},
-};
+use crate::{Write, simd::Simd, tile::transpose_into};
 use std::ops::Range;
 
-/// What a convolution costs here, in multiply-adds for one image; `None` where it is not possible, or bound to be slow: fewer
-/// `lanes`, the rows of a tile, leave the multipliers waiting, and large images do not stay in L2.
-///
-/// Vectors of images come by 16, and moving an element in or out costs as much as a few products.
-pub(super) fn cost(d: &Conv2dDims, lanes: usize) -> Option<usize> {
-    let [x, y] = [d.x_len(), d.y_len()].map(|len| len / d.n.max(1));
-    let adjoining = d.stride == [1, 1] && d.dilation == [1, 1];
-    if !adjoining || lanes < MIN_LANES || x.min(y) == 0 || x > MAX_INPUT || y > MAX_OUTPUT {
-        return None;
-    }
+/// Whether this is possible.
+pub(super) fn can(d: &Conv2dDims) -> bool {
+    d.stride == [1, 1] && d.dilation == [1, 1] && d.x_len() > 0 && d.y_len() > 0
+}
+
+/// Products for one image, in each direction.
+pub(super) fn products(d: &Conv2dDims) -> usize {
     let window = Window::new(d);
     let [rows, cols] = [(0, d.oh()), (1, d.ow())]
         .map(|(axis, out)| (0..out).map(|at| window.inside(axis, at).0.len()).sum::<usize>());
-    let products = d.c_group() * d.o * rows * cols;
-    Some((products + MOVING * (x + y)) * d.n.next_multiple_of(16) / d.n)
+    d.c_group() * d.o * rows * cols
 }
 
 /// The rectangle of elements that each output pixel reads.

@@ -25,7 +25,7 @@ use crate::{
 };
 use std::ops::Range;
 
-/// `dw [o, c / groups, kh, kw]`; where [`cost`](super::cost) says that this is possible.
+/// `dw [o, c / groups, kh, kw]`; where [`can`](super::can) says so.
 pub(in super::super) fn backward_weight(
     dw: &mut [f32],
     write: Write,
