@@ -2,7 +2,8 @@
 //!
 //! Early stopping is usually chosen by habit. Here networks are trained without stopping, and then
 //! each rule is asked when it would have stopped and what that would have cost, in the manner of
-//! Prechelt, "Early Stopping - But When?" (1998). `docs/early-stopping-study.md` discusses the result.
+//! Prechelt, "Early Stopping - But When?" (1998). `docs/early-stopping-study.md` discusses the
+//! result.
 //!
 //! Run it: `cargo run --release --example 07_early_stopping_study` reads the recorded curves in
 //! `docs/study`; with `-- --train DIR` it trains all networks anew and writes their curves to DIR.
@@ -61,7 +62,8 @@ struct Setting {
     seed: u64,
 }
 
-/// Four networks, each on little and on much data, gently and hard, with and without regularisation.
+/// Four networks, each on little and on much data, gently and hard, with and without
+/// regularisation.
 fn settings() -> Vec<Setting> {
     let mut all = Vec::new();
     for network in ["mlp", "cnn", "large", "norm"] {

@@ -9,8 +9,8 @@ use crate::error::{DataFault, Error, Result};
 /// The most bytes of a file that is read whole: 256 MiB.
 const LARGEST: u64 = 256 << 20;
 
-/// Opens a regular file for reading. Anything else (a directory, a pipe, a device) is refused before
-/// it is opened, since opening a pipe waits for somebody to write.
+/// Opens a regular file for reading. Anything else (a directory, a pipe, a device) is refused
+/// before it is opened, since opening a pipe waits for somebody to write.
 ///
 /// # Errors
 /// Those of the file system; [`io::ErrorKind::InvalidInput`] for anything else than a file.

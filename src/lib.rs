@@ -4,8 +4,8 @@
 //!
 //! Start with [`tape`], which explains backpropagation and implements it; [`ops`] has one file per
 //! operation; [`trainer`] is the training loop; [`monitor`] decides when to stop and [`checkpoint`]
-//! keeps what was learnt; [`interop`] exchanges weights with PyTorch and NumPy. The arithmetic is in
-//! the crate `ferrotape-kernels`.
+//! keeps what was learnt; [`interop`] exchanges weights with PyTorch and NumPy. The arithmetic is
+//! in the crate `ferrotape-kernels`.
 //!
 //! ```
 //! use ferrotape::nn::{Linear, Module};

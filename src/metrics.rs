@@ -1,14 +1,15 @@
 //! How good predictions are: accuracy, top-k, confusion matrix, precision and recall, means with
 //! their standard errors, regression errors.
 //!
-//! Everything is a plain function of slices or a table of counts, so that it can be computed batch by
-//! batch and checked by hand. Sums are formed in `f64`, pairwise, in an order that depends on the
-//! number of terms only: the same values give the same bits.
+//! Everything is a plain function of slices or a table of counts, so that it can be computed batch
+//! by batch and checked by hand. Sums are formed in `f64`, pairwise, in an order that depends on
+//! the number of terms only: the same values give the same bits.
 
 use std::fmt;
 
 /// The position of the largest value: the predicted class. Of equal ones the first. NaN counts as
-/// larger than everything, as in PyTorch, so that a broken network does not look like a working one.
+/// larger than everything, as in PyTorch, so that a broken network does not look like a working
+/// one.
 ///
 /// # Panics
 /// If `scores` is empty.
@@ -189,8 +190,8 @@ pub struct ClassScores {
 pub struct Mean {
     /// The mean; NaN if there are no values.
     pub mean: f64,
-    /// Its standard error, `s / sqrt(n)` with `s^2 = sum (x - mean)^2 / (n - 1)`; NaN for fewer than
-    /// two values.
+    /// Its standard error, `s / sqrt(n)` with `s^2 = sum (x - mean)^2 / (n - 1)`; NaN for fewer
+    /// than two values.
     pub standard_error: f64,
     /// The number of values.
     pub count: usize,

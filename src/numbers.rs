@@ -51,8 +51,8 @@ pub fn setting(value: f64) -> String {
     if f64::from(narrow) == value { narrow.to_string() } else { value.to_string() }
 }
 
-/// A number in at most seven characters, if it can be done: as it was written down, 0.05 for instance,
-/// or, where it was computed, with three significant digits.
+/// A number in at most seven characters, if it can be done: as it was written down, 0.05 for
+/// instance, or, where it was computed, with three significant digits.
 pub fn narrow(value: f64) -> String {
     let text = (value as f32).to_string();
     match value.abs() {

@@ -110,7 +110,8 @@ impl Stream {
         u64::from(self.next_u32()) << 32 | u64::from(low)
     }
 
-    /// Uniform in `[0, 1)`: a multiple of 2^-24, as fine as an `f32` below 1 can be. Takes one word.
+    /// Uniform in `[0, 1)`: a multiple of 2^-24, as fine as an `f32` below 1 can be. Takes one
+    /// word.
     #[inline]
     pub fn next_f32(&mut self) -> f32 {
         (self.next_u32() >> 8) as f32 * (1.0 / (1 << 24) as f32)
@@ -133,8 +134,8 @@ impl Stream {
         inverse_normal(p) as f32
     }
 
-    /// True with probability `p`, exact to 2^-32; never for `p <= 0`, always for `p >= 1`. Takes one
-    /// word.
+    /// True with probability `p`, exact to 2^-32; never for `p <= 0`, always for `p >= 1`. Takes
+    /// one word.
     #[inline]
     pub fn bernoulli(&mut self, p: f32) -> bool {
         u64::from(self.next_u32()) < threshold(p)
@@ -160,7 +161,8 @@ impl Stream {
         }
     }
 
-    /// Puts `items` in random order, every order being equally likely (Fisher-Yates, from the back).
+    /// Puts `items` in random order, every order being equally likely (Fisher-Yates, from the
+    /// back).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
@@ -217,8 +219,8 @@ fn inverse_normal(p: f64) -> f64 {
 
 /// The natural logarithm of a normal positive number, the same bits on every machine.
 ///
-/// With `x = 2^e m` and `m` around 1, `ln x = e ln 2 + 2 artanh((m - 1) / (m + 1))`; the power series
-/// of `artanh` is cut where a term is below 1e-12.
+/// With `x = 2^e m` and `m` around 1, `ln x = e ln 2 + 2 artanh((m - 1) / (m + 1))`; the power
+/// series of `artanh` is cut where a term is below 1e-12.
 fn ln(x: f64) -> f64 {
     const MANTISSA: u64 = (1 << 52) - 1;
     let bits = x.to_bits();

@@ -162,8 +162,8 @@ fn a_damaged_file_that_may_have_been_the_best_is_reported() {
     assert_eq!(best.skipped[0].path, paths[0]);
 }
 
-/// The newest two of five are damaged in a tensor, where opening does not look. They must not count as the last two, or
-/// deleting the others would leave nothing.
+/// The newest two of five are damaged in a tensor, where opening does not look. They must not count
+/// as the last two, or deleting the others would leave nothing.
 #[test]
 fn pruning_keeps_what_is_valid() {
     let dir = scratch("prune-damaged");

@@ -1,5 +1,5 @@
-//! `ferrotape train`, `eval` and `predict` as their users meet them: every data format from files to
-//! predictions, exact resumption. What is said about files with mistakes is in `config.rs`.
+//! `ferrotape train`, `eval` and `predict` as their users meet them: every data format from files
+//! to predictions, exact resumption. What is said about files with mistakes is in `config.rs`.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,5 +1,5 @@
-//! How often does each rule stop a run that still had something to gain, and how much does it
-//! save when there was nothing? Reported as the table of `docs/early-stopping-study.md` (`cargo test
+//! How often does each rule stop a run that still had something to gain, and how much does it save
+//! when there was nothing? Reported as the table of `docs/early-stopping-study.md` (`cargo test
 //! --test monitor_false_stops -- --nocapture`) over synthetic curves whose noiseless shape, and so
 //! the truth, is known:
 //!

@@ -440,7 +440,8 @@ fn comparison_by_hand() {
     assert_eq!(json["stop_epoch"], serde_json::Value::Null);
     assert_eq!((json["best_epoch"].as_u64(), json["regret"].as_f64()), (Some(5), Some(0.0)));
 
-    // What is saved is training, not evaluations: by the steps if they are known, else by the epochs.
+    // What is saved is training, not evaluations: by the steps if they are known, else by the
+    // epochs.
     let at = |place: fn(u64) -> Observation| {
         let history: Vec<_> = [1, 2, 3, 100, 1000].map(place).into();
         compare(&[spec("patience(2)"), spec("patience(9)")], &history).unwrap()

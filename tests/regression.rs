@@ -1,5 +1,5 @@
-//! Predicting values instead of classes: the trainer is the plain loop, stops early, is resumed to the
-//! bit, and tells what there is to tell.
+//! Predicting values instead of classes: the trainer is the plain loop, stops early, is resumed to
+//! the bit, and tells what there is to tell.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! The report as a file: well formed, complete, silent about nothing, whatever the run was like.
 //!
-//! Every page is also written to `report/` in Cargo's directory for tests (`CARGO_TARGET_TMPDIR`), to
-//! be looked at.
+//! Every page is also written to `report/` in Cargo's directory for tests (`CARGO_TARGET_TMPDIR`),
+//! to be looked at.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! What goes wrong during a run costs nothing that was saved, and nothing half-done is ever saved: a
-//! panic anywhere, on any thread; a full disk, for checkpoints or for logs; a broken one.
+//! What goes wrong during a run costs nothing that was saved, and nothing half-done is ever saved:
+//! a panic anywhere, on any thread; a full disk, for checkpoints or for logs; a broken one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -44,8 +44,8 @@ fn child() {
             }
         }
     };
-    // In the second step; in the second batch of the first evaluation; before the fsync of the first
-    // save after that of the preflight.
+    // In the second step; in the second batch of the first evaluation; before the fsync of the
+    // first save after that of the preflight.
     let at = |word: &str, n: u64| {
         let (wanted, wait) = (has(word), wait.clone());
         let seen = AtomicU64::new(0);

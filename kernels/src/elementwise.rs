@@ -115,7 +115,8 @@ fn eval<S: Simd, const N: usize>(s: S, x: [&[f32]; N], f: impl Function<N>) -> S
     f.eval(s, values)
 }
 
-/// Names a [`Function`] of so many inputs: `function!(Name<inputs> { parameters } |s, [x, ..]| value)`.
+/// Names a [`Function`] of so many inputs: `function!(Name<inputs> { parameters } |s, [x, ..]|
+/// value)`.
 macro_rules! function {
     ($name:ident<$n:literal> { $($parameter:ident),* } |$s:ident, $x:pat_param| $value:expr) => {
         #[derive(Clone, Copy)]
@@ -171,7 +172,8 @@ pub fn relu_forward(y: &mut [f32], x: &[f32]) {
     map("relu", y, Write::Set, [x], Relu {});
 }
 
-/// `dx = dy` where `y > 0` (or NaN, as in PyTorch), else 0. `y` is the output; the input will do too.
+/// `dx = dy` where `y > 0` (or NaN, as in PyTorch), else 0. `y` is the output; the input will do
+/// too.
 #[track_caller]
 pub fn relu_backward(dx: &mut [f32], write: Write, dy: &[f32], y: &[f32]) {
     map("relu_backward", dx, write, [dy, y], ReluBackward {});
@@ -183,7 +185,8 @@ pub fn leaky_relu_forward(y: &mut [f32], x: &[f32], slope: f32) {
     map("leaky_relu", y, Write::Set, [x], LeakyRelu { slope });
 }
 
-/// `dx = dy` where `x > 0`, else `slope dy`. `x` is the input; the output will do too unless `slope` is negative.
+/// `dx = dy` where `x > 0`, else `slope dy`. `x` is the input; the output will do too unless
+/// `slope` is negative.
 #[track_caller]
 pub fn leaky_relu_backward(dx: &mut [f32], write: Write, dy: &[f32], x: &[f32], slope: f32) {
     map("leaky_relu_backward", dx, write, [dy, x], LeakyReluBackward { slope });

@@ -18,7 +18,8 @@
 //!           tile: C[sliver, panel] += sliver * panel, over KC, in registers
 //! ```
 //!
-//! The numbering is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
+//! The numbering is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix
+//! Multiplication" (2008).
 
 #![allow(clippy::too_many_arguments)] // a matrix is a pointer and a step
 
@@ -123,8 +124,9 @@ pub fn gemm(c: &mut [f32], write: Write, a: Mat, b: Mat) {
 /// The part of the product in the given rows and columns of C, on this thread.
 ///
 /// # Safety
-/// `c` must be valid for reads and writes as a matrix of `rows.end x c_step` floats, with `cols.end <= c_step`, and the
-/// part written to by nobody else. `a` and `b` must be checked and their shapes agree.
+/// `c` must be valid for reads and writes as a matrix of `rows.end x c_step` floats, with `cols.end
+/// <= c_step`, and the part written to by nobody else. `a` and `b` must be checked and their shapes
+/// agree.
 pub(crate) unsafe fn block(
     isa: Isa,
     c: *mut f32,
@@ -136,8 +138,9 @@ pub(crate) unsafe fn block(
     cols: Range<usize>,
 ) {
     let along_k = a.col_stride == 1 && (b.row_stride == 1 || b.rows == 1);
-    // The whole product decides, not the piece of it that this thread has: else the bits would depend on the cut. (Whether a
-    // packed A is `resident` may depend on the piece: both orders of loops form the same sums.)
+    // The whole product decides, not the piece of it that this thread has: else the bits would
+    // depend on the cut. (Whether a packed A is `resident` may depend on the piece: both orders of
+    // loops form the same sums.)
     let algorithm = match () {
         _ if along_k && (a.rows < SHORT_DOT || b.cols == 1) => Algorithm::Dot,
         _ if b.col_stride == 1
@@ -185,8 +188,8 @@ impl SimdKernel for Block<'_> {
 }
 
 impl Block<'_> {
-    /// Both operands contiguous along `k`: tiles of 4 rows of A by 3 columns of B, and as many products in flight where
-    /// there are fewer rows or only one column.
+    /// Both operands contiguous along `k`: tiles of 4 rows of A by 3 columns of B, and as many
+    /// products in flight where there are fewer rows or only one column.
     #[inline(always)]
     unsafe fn dots<S: Simd>(&self, s: S) {
         let mut i = self.rows.start;
@@ -225,8 +228,8 @@ impl Block<'_> {
 
     #[inline(always)]
     unsafe fn dot_tile<S: Simd, const I: usize, const J: usize>(&self, s: S, i: usize, j: usize) {
-        // SAFETY: rows i .. i + I of A and columns j .. j + J of B exist and have a.cols elements each; so do these
-        // places of C.
+        // SAFETY: rows i .. i + I of A and columns j .. j + J of B exist and have a.cols elements
+        // each; so do these places of C.
         unsafe {
             let a = std::array::from_fn(|r| self.a.data.as_ptr().add((i + r) * self.a.row_stride));
             let b = std::array::from_fn(|r| self.b.data.as_ptr().add((j + r) * self.b.col_stride));
@@ -252,8 +255,8 @@ impl Block<'_> {
             // SAFETY: the panel is inside B, and there is room for it.
             unsafe { self.pack_b(s, &mut packed, 0..depth, tail..self.cols.end) };
         }
-        // With so few products per element of C, writing C is what takes time, and fastest one row at a time. Else each
-        // panel of B is read once.
+        // With so few products per element of C, writing C is what takes time, and fastest one row
+        // at a time. Else each panel of B is read once.
         let step = if depth <= SHALLOW { 1 } else { self.rows.len() };
         for i in self.rows.clone().step_by(step) {
             let rows = i..self.rows.end.min(i + step);
@@ -307,8 +310,9 @@ impl Block<'_> {
         }
     }
 
-    /// The five loops for an A that is packed as a whole. Each sliver meets all panels of a block of B before the next one does, so
-    /// that C is written along its rows: to a C that no cache holds, that takes three quarters of the time.
+    /// The five loops for an A that is packed as a whole. Each sliver meets all panels of a block
+    /// of B before the next one does, so that C is written along its rows: to a C that no cache
+    /// holds, that takes three quarters of the time.
     #[inline(always)]
     unsafe fn resident<S: Simd>(&self, s: S) {
         let wide = panel::<S>();
@@ -364,7 +368,8 @@ impl Block<'_> {
             for pc in (0..self.a.cols).step_by(kc) {
                 let pc = pc..(pc + kc).min(self.a.cols);
                 let write = if pc.start > 0 { Write::Add } else { self.write };
-                // SAFETY: every range is inside its matrix, and the buffers hold whole panels and slivers.
+                // SAFETY: every range is inside its matrix, and the buffers hold whole panels and
+                // slivers.
                 unsafe {
                     self.pack_b(s, &mut packed_b, pc.clone(), jc.clone());
                     for ic in self.rows.clone().step_by(MC) {
@@ -387,7 +392,8 @@ impl Block<'_> {
     /// Loop 1: one panel of B, at column `j` of C, against all slivers of the rows `ic`.
     ///
     /// # Safety
-    /// `b` must be readable for `pc.len()` rows of a panel, `b_step` apart; `packed_a` must hold the slivers.
+    /// `b` must be readable for `pc.len()` rows of a panel, `b_step` apart; `packed_a` must hold
+    /// the slivers.
     #[inline(always)]
     unsafe fn tiles<S: Simd>(
         &self,
@@ -402,7 +408,8 @@ impl Block<'_> {
     ) {
         for tile in row_tiles::<S>(ic.len()) {
             let i = ic.start + tile.start;
-            // SAFETY: the sliver's rows and columns are inside A, or packed by pack_a in this layout.
+            // SAFETY: the sliver's rows and columns are inside A, or packed by pack_a in this
+            // layout.
             let (a, row_stride, col_stride) = unsafe {
                 match packed_a {
                     Some(packed) => (packed.add(tile.start * pc.len()), 1, tile.len()),

@@ -1,11 +1,12 @@
 //! Which instructions this process uses.
 //!
-//! An [`Isa`] holds a token that only the processor check can make, so whoever has one may run code compiled for it.
-//! The check happens once. `FERROTAPE_ISA=scalar|avx2|avx512|neon` in the environment forces one; [`with_isa`] does so
-//! for one thread, which is how tests and benches walk over all of them.
+//! An [`Isa`] holds a token that only the processor check can make, so whoever has one may run code
+//! compiled for it. The check happens once. `FERROTAPE_ISA=scalar|avx2|avx512|neon` in the
+//! environment forces one; [`with_isa`] does so for one thread, which is how tests and benches walk
+//! over all of them.
 //!
-//! By default the best set *that our tests run on* is used: AVX-512, else AVX2 with FMA, else the portable path. NEON
-//! compiles from the same source and can be forced.
+//! By default the best set *that our tests run on* is used: AVX-512, else AVX2 with FMA, else the
+//! portable path. NEON compiles from the same source and can be forced.
 
 #[cfg(target_arch = "aarch64")]
 use crate::simd::Neon;
@@ -62,8 +63,8 @@ impl Isa {
         }
     }
 
-    /// The instruction set in force on this thread: [`with_isa`]'s, else the process's. A kernel reads it once, where
-    /// it is called, and takes it along to the threads it uses.
+    /// The instruction set in force on this thread: [`with_isa`]'s, else the process's. A kernel
+    /// reads it once, where it is called, and takes it along to the threads it uses.
     ///
     /// # Panics
     /// If `FERROTAPE_ISA` asks for what is not there; [`Isa::from_env`] tells without a panic.
@@ -74,10 +75,12 @@ impl Isa {
         })
     }
 
-    /// The instruction set of this process: what `FERROTAPE_ISA` asks for, else the best that is tested. Read once.
+    /// The instruction set of this process: what `FERROTAPE_ISA` asks for, else the best that is
+    /// tested. Read once.
     ///
     /// # Errors
-    /// If `FERROTAPE_ISA` names none, or one that this processor lacks; the text says which there are.
+    /// If `FERROTAPE_ISA` names none, or one that this processor lacks; the text says which there
+    /// are.
     pub fn from_env() -> Result<Isa, &'static str> {
         static PROCESS: OnceLock<Result<Isa, String>> = OnceLock::new();
         let found = PROCESS.get_or_init(|| match std::env::var("FERROTAPE_ISA") {

@@ -2,9 +2,9 @@
 //!
 //! # The calling convention
 //!
-//! Outputs come first, dimensions last in a small struct. A `d` in front of a name is the gradient of the loss with
-//! respect to that thing. Everything is `f32`, row-major and contiguous. A comment gives the shape of each slice, in
-//! these letters:
+//! Outputs come first, dimensions last in a small struct. A `d` in front of a name is the gradient
+//! of the loss with respect to that thing. Everything is `f32`, row-major and contiguous. A comment
+//! gives the shape of each slice, in these letters:
 //!
 //! | letter | is | letter | is |
 //! |---|---|---|---|
@@ -13,18 +13,22 @@
 //! | `o` | channels out | `kh`, `kw` | of the kernel |
 //! | `g` | groups | `m`, `k` | rows, and the summed dimension of a matrix product |
 //!
-//! A gradient may have several contributors: [`Write::Set`] lets the first one overwrite, so that nobody has to fill
-//! with zeros, and [`Write::Add`] lets the others add. Every public function checks the lengths of its slices before it does
-//! anything else and panics with the name of the slice and the expected length.
+//! A gradient may have several contributors: [`Write::Set`] lets the first one overwrite, so that
+//! nobody has to fill with zeros, and [`Write::Add`] lets the others add. Every public function
+//! checks the lengths of its slices before it does anything else and panics with the name of the
+//! slice and the expected length.
 //!
 //! # The promise
 //!
-//! The same build on the same instruction set gives the same bits for any number of threads: see [`par`].
+//! The same build on the same instruction set gives the same bits for any number of threads: see
+//! [`par`].
 //!
 //! # The rooms
 //!
-//! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written against, [`par`] cuts work
-//! for threads, [`scratch`] lends memory, [`memory`] asks for large pages, `tuning` has the numbers that were found by measuring, [`mod@reference`] holds the oracle. All else is kernels.
+//! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written
+//! against, [`par`] cuts work for threads, [`scratch`] lends memory, [`memory`] asks for large
+//! pages, `tuning` has the numbers that were found by measuring, [`mod@reference`] holds the
+//! oracle. All else is kernels.
 
 pub mod broadcast;
 pub mod conv2d;

@@ -1,12 +1,14 @@
 //! Asking the system for large pages.
 //!
-//! Memory comes from the system in pages of 4 KiB, one page fault each on first use. For hundreds of megabytes that
-//! are written once, as when a file is loaded, the faults take longer than everything else.
+//! Memory comes from the system in pages of 4 KiB, one page fault each on first use. For hundreds
+//! of megabytes that are written once, as when a file is loaded, the faults take longer than
+//! everything else.
 
 use std::mem::MaybeUninit;
 
-/// Suggests that memory which is about to be written for the first time be backed by pages of 2 MiB. A hint: it changes
-/// no content, it may do nothing, and it does nothing where it is not known to help.
+/// Suggests that memory which is about to be written for the first time be backed by pages of 2
+/// MiB. A hint: it changes no content, it may do nothing, and it does nothing where it is not known
+/// to help.
 pub fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
     #[cfg(all(target_os = "linux", not(miri)))]
     linux::prefer_huge_pages(memory);
@@ -37,8 +39,9 @@ mod linux {
         if len < HUGE_PAGE {
             return;
         }
-        // SAFETY: the range lies within `memory`, which is borrowed exclusively. This advice changes neither content
-        // nor permissions, and whatever is wrong with it is an error number, which does not matter.
+        // SAFETY: the range lies within `memory`, which is borrowed exclusively. This advice
+        // changes neither content nor permissions, and whatever is wrong with it is an error
+        // number, which does not matter.
         unsafe { madvise(start.wrapping_add(skip).cast(), len, MADV_HUGEPAGE) };
     }
 }

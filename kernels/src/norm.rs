@@ -101,12 +101,13 @@ pub fn batch_norm_eval(
 
 /// The gradients. With `training` the statistics are those of `x`, and gradients flow through them.
 ///
-/// Each sum running over a channel's `N = n hw` elements and `normal = (x - mean) / sqrt(var + eps)`:
-/// `dbeta = sum(dy)`, `dgamma = sum(dy normal)`, and
-/// `dx (=|+=) gamma / sqrt(var + eps) (dy - (dbeta + normal dgamma) / N)`, without the inner bracket
-/// in evaluation. `dgamma` and `dbeta` are overwritten whatever `write` says.
+/// Each sum running over a channel's `N = n hw` elements and `normal = (x - mean) / sqrt(var +
+/// eps)`: `dbeta = sum(dy)`, `dgamma = sum(dy normal)`, and `dx (=|+=) gamma / sqrt(var + eps) (dy
+/// - (dbeta + normal dgamma) / N)`, without the inner bracket in evaluation. `dgamma` and `dbeta`
+/// are overwritten whatever `write` says.
 ///
-/// dx `[n, c, hw]`, dgamma `[c]`, dbeta `[c]`, dy `[n, c, hw]`, x `[n, c, hw]`, mean `[c]`, var `[c]`
+/// dx `[n, c, hw]`, dgamma `[c]`, dbeta `[c]`, dy `[n, c, hw]`, x `[n, c, hw]`, mean `[c]`, var
+/// `[c]`
 #[track_caller]
 #[allow(clippy::too_many_arguments)] // the calling convention: outputs, inputs, settings, dims
 pub fn batch_norm_backward(
@@ -142,10 +143,11 @@ pub fn batch_norm_backward(
     });
 }
 
-/// `running = (1 - momentum) running + momentum batch`, with the unbiased variance, as PyTorch has it.
+/// `running = (1 - momentum) running + momentum batch`, with the unbiased variance, as PyTorch has
+/// it.
 ///
-/// running_mean, running_var, mean, var `[c]`; `count` is the number of elements of a channel, `n hw`.
-/// For a single element PyTorch refuses to train; here its variance counts as it is.
+/// running_mean, running_var, mean, var `[c]`; `count` is the number of elements of a channel, `n
+/// hw`. For a single element PyTorch refuses to train; here its variance counts as it is.
 ///
 /// # Panics
 /// If the lengths differ.

@@ -1,10 +1,12 @@
 //! When and how work is split over threads.
 //!
-//! Outputs are split, reductions never are: each output element is computed by one thread, in an order that its shape
-//! and the instruction set decide. So the bits of a result do not depend on the number of threads.
+//! Outputs are split, reductions never are: each output element is computed by one thread, in an
+//! order that its shape and the instruction set decide. So the bits of a result do not depend on
+//! the number of threads.
 //!
-//! Work is cut once, into one contiguous piece per thread of the current rayon pool: finer pieces would balance better
-//! but each one that another thread takes costs a wake-up of several microseconds. Small work is not cut at all.
+//! Work is cut once, into one contiguous piece per thread of the current rayon pool: finer pieces
+//! would balance better but each one that another thread takes costs a wake-up of several
+//! microseconds. Small work is not cut at all.
 //!
 //! ```
 //! use ferrotape_kernels::par::{self, Work};
@@ -67,8 +69,8 @@ impl<T: Sync, const N: usize> Split for [&[T]; N] {
     }
 }
 
-/// A slice of which one unit is `row` elements: an image, a row of a matrix, a block aligned to vectors. The last unit
-/// may be shorter.
+/// A slice of which one unit is `row` elements: an image, a row of a matrix, a block aligned to
+/// vectors. The last unit may be shorter.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<S> {
     /// The elements.
@@ -128,8 +130,9 @@ impl<A: Split, B: Split, C: Split, D: Split> Split for (A, B, C, D) {
     }
 }
 
-/// Cuts `units` units and `data` alike into one contiguous piece per thread, or into one piece where `work` is small,
-/// and calls `f` with the range of units and the data of each. `f` is not called for zero units.
+/// Cuts `units` units and `data` alike into one contiguous piece per thread, or into one piece
+/// where `work` is small, and calls `f` with the range of units and the data of each. `f` is not
+/// called for zero units.
 pub fn split<D: Split>(work: Work, units: usize, data: D, f: impl Fn(Range<usize>, D) + Sync) {
     if units > 0 {
         pieces(work.pieces().min(units), 0..units, data, &f);
@@ -147,7 +150,8 @@ fn pieces<D: Split>(n: usize, units: Range<usize>, data: D, f: &(impl Fn(Range<u
     rayon::join(|| pieces(left, units.start..at, a, f), || pieces(right, at..units.end, b, f));
 }
 
-/// A pointer to an output of which several threads write disjoint parts that are no slices, such as blocks of columns.
+/// A pointer to an output of which several threads write disjoint parts that are no slices, such as
+/// blocks of columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(pub(crate) *mut f32);
 

@@ -1,11 +1,13 @@
 //! Reusable working memory: panels, padded images, partial sums.
 //!
-//! Each thread keeps a stack of buffers. [`floats`] pops one and grows it if it is too small; dropping it pushes it back.
-//! So a kernel that runs again allocates nothing, and nested uses, also those of a task that rayon runs while this one
-//! waits, get buffers of their own. Being a stack, it hands the same buffer to the same use in every step.
+//! Each thread keeps a stack of buffers. [`floats`] pops one and grows it if it is too small;
+//! dropping it pushes it back. So a kernel that runs again allocates nothing, and nested uses, also
+//! those of a task that rayon runs while this one waits, get buffers of their own. Being a stack,
+//! it hands the same buffer to the same use in every step.
 //!
-//! Buffers are values rather than arguments of closures, because a closure would be a function of its own, compiled
-//! without the instructions of the kernel that it is part of (see [`simd`](crate::simd)).
+//! Buffers are values rather than arguments of closures, because a closure would be a function of
+//! its own, compiled without the instructions of the kernel that it is part of (see
+//! [`simd`](crate::simd)).
 
 use std::{
     cell::RefCell,
@@ -24,7 +26,8 @@ thread_local! {
     static BUFFERS: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A borrowed buffer of `T`, which is `f32` or `u32`; it goes back to this thread's stack when dropped.
+/// A borrowed buffer of `T`, which is `f32` or `u32`; it goes back to this thread's stack when
+/// dropped.
 #[derive(Debug)]
 pub struct Buffer<T> {
     lines: Vec<Line>,
@@ -32,8 +35,8 @@ pub struct Buffer<T> {
     elements: PhantomData<T>,
 }
 
-/// `len` floats that start on a cache line (64 bytes). What they hold is unspecified; NaN in debug builds, so that a
-/// kernel which reads what it has not written is found out.
+/// `len` floats that start on a cache line (64 bytes). What they hold is unspecified; NaN in debug
+/// builds, so that a kernel which reads what it has not written is found out.
 pub fn floats(len: usize) -> Buffer<f32> {
     let mut buffer = take(len);
     if cfg!(debug_assertions) {
@@ -73,8 +76,9 @@ impl<T> Deref for Buffer<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: `lines` holds lines.len() * 16 >= len initialised floats: Line is an array of f32 and nothing else. T is
-        // f32 or u32, for only `floats` and `offsets` make buffers, and any bits are a value of either.
+        // SAFETY: `lines` holds lines.len() * 16 >= len initialised floats: Line is an array of f32
+        // and nothing else. T is f32 or u32, for only `floats` and `offsets` make buffers, and any
+        // bits are a value of either.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<T>(), self.len) }
     }
 }

@@ -13,7 +13,8 @@ use crate::{
 pub struct SgdStep {
     /// Learning rate.
     pub lr: f32,
-    /// How much of the momentum buffer survives a step; with 0 the buffer is neither read nor written.
+    /// How much of the momentum buffer survives a step; with 0 the buffer is neither read nor
+    /// written.
     pub momentum: f32,
     /// How much of the gradient is kept out of the momentum buffer, except at the first step.
     pub dampening: f32,

@@ -1,9 +1,10 @@
 //! A vector of `f32`, whatever the processor.
 //!
-//! A kernel is written once against [`Simd`] and compiled once per instruction set. It is a value that implements
-//! [`SimdKernel`]: its fields are the arguments, `run` is the body. [`Isa::dispatch`](crate::isa::Isa::dispatch) calls
-//! `run` inside a function compiled *with* the instructions of the chosen set; everything `run` touches must be
-//! `#[inline(always)]`, so that it is compiled there too:
+//! A kernel is written once against [`Simd`] and compiled once per instruction set. It is a value
+//! that implements [`SimdKernel`]: its fields are the arguments, `run` is the body.
+//! [`Isa::dispatch`](crate::isa::Isa::dispatch) calls `run` inside a function compiled *with* the
+//! instructions of the chosen set; everything `run` touches must be `#[inline(always)]`, so that it
+//! is compiled there too:
 //!
 //! ```
 //! use ferrotape_kernels::{isa::Isa, simd::{Simd, SimdKernel}};
@@ -27,11 +28,11 @@
 //! assert_eq!(y, [2.0, 4.0, 6.0]);
 //! ```
 //!
-//! Threads stay outside: split the work first ([`crate::par`]), dispatch inside each piece. A closure handed to rayon
-//! is a function of its own and would be compiled without the instructions.
+//! Threads stay outside: split the work first ([`crate::par`]), dispatch inside each piece. A
+//! closure handed to rayon is a function of its own and would be compiled without the instructions.
 //!
-//! A token (`Avx2`, `Scalar`, ...) can be had only from the check that the processor has the instructions, which is why
-//! its arithmetic is safe to call. Only pointers are not.
+//! A token (`Avx2`, `Scalar`, ...) can be had only from the check that the processor has the
+//! instructions, which is why its arithmetic is safe to call. Only pointers are not.
 
 mod scalar;
 pub use scalar::Scalar;
@@ -78,8 +79,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type Mask: Copy;
     /// Floats in a vector.
     const LANES: usize;
-    /// Rows of the register tile of matrix multiplication; it is two vectors wide. Chosen so that the tile's
-    /// accumulators, two vectors of B, one of A, and the pointers to the rows fit the registers.
+    /// Rows of the register tile of matrix multiplication; it is two vectors wide. Chosen so that
+    /// the tile's accumulators, two vectors of B, one of A, and the pointers to the rows fit the
+    /// registers.
     const TILE_ROWS: usize;
 
     /// `x` in every lane.
@@ -97,8 +99,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `p` must be valid for writing `LANES` floats.
     unsafe fn store(self, p: *mut f32, v: Self::F32);
 
-    /// Like [`store`](Simd::store), but past the caches where the processor can: for outputs so large that they
-    /// would push everything else out. Call [`fence`](Simd::fence) after the last one.
+    /// Like [`store`](Simd::store), but past the caches where the processor can: for outputs so
+    /// large that they would push everything else out. Call [`fence`](Simd::fence) after the last
+    /// one.
     ///
     /// # Safety
     /// `p` must be valid for writing `LANES` floats and aligned to the size of a vector.
@@ -148,7 +151,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn round(self, a: Self::F32) -> Self::F32;
     /// `2^n` for integral `n` in `-126..=127`; unspecified otherwise.
     fn pow2(self, n: Self::F32) -> Self::F32;
-    /// `(m, e)` with `a = m * 2^e` and `m` in `[1, 2)`, for positive normal `a`; unspecified otherwise.
+    /// `(m, e)` with `a = m * 2^e` and `m` in `[1, 2)`, for positive normal `a`; unspecified
+    /// otherwise.
     fn split_exponent(self, a: Self::F32) -> (Self::F32, Self::F32);
 
     /// `a > b`, false where either is NaN.
@@ -255,7 +259,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
-/// Copies fewer than 16 bytes in pieces of 8, 4, 2 and 1: a call of `memcpy` takes longer than they do.
+/// Copies fewer than 16 bytes in pieces of 8, 4, 2 and 1: a call of `memcpy` takes longer than they
+/// do.
 #[inline(always)]
 fn copy_short(to: &mut [u8], from: &[u8], len: usize) {
     let mut at = 0;
@@ -317,7 +322,8 @@ mod tests {
             );
             assert_eq!(lanes(s, s.select(s.eq(va, va), vb, va)), b);
 
-            // max and min give their second argument where there is a NaN, and comparisons are false.
+            // max and min give their second argument where there is a NaN, and comparisons are
+            // false.
             let nan = s.splat(f32::NAN);
             assert!(lanes(s, s.max(va, nan)).iter().all(|x| x.is_nan()));
             assert_eq!(lanes(s, s.max(nan, va)), a);

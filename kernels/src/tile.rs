@@ -2,19 +2,21 @@
 //!
 //! All keep `R x V` accumulators in registers and do nothing but load and multiply-add:
 //!
-//! - [`outer`]: `acc[i][v] += a[i][k] * b[k][v]`. `b` is read as vectors, `a` one float at a time from *anywhere*: a row is a
-//!   pointer, a step along `k` is an offset. With packed rows that is matrix multiplication; with the pixels of an
-//!   image as rows and a table of kernel taps as offsets it is a convolution, for any padding, stride and dilation,
-//!   and no matrix of patches is ever built.
-//! - [`dot`]: `acc[i][j] += a[i][k..] . b[j][k..]`, both read as vectors along `k`; the lanes are summed at the end.
+//! - [`outer`]: `acc[i][v] += a[i][k] * b[k][v]`. `b` is read as vectors, `a` one float at a time
+//!   from *anywhere*: a row is a pointer, a step along `k` is an offset. With packed rows that is
+//!   matrix multiplication; with the pixels of an image as rows and a table of kernel taps as
+//!   offsets it is a convolution, for any padding, stride and dilation, and no matrix of patches is
+//!   ever built.
+//! - [`dot`]: `acc[i][j] += a[i][k..] . b[j][k..]`, both read as vectors along `k`; the lanes are
+//!   summed at the end.
 //!
-//! An FMA takes 4 cycles and two start in each, so at least 8 accumulators must be in flight. 6 x 2 = 12 need 2 + 6 loads
-//! for 12 FMAs, well below the two loads a cycle that the processor can do; 8 x 2 = 16 need 2 + 8 for 16.
-//! One accumulator spilled to the stack costs a factor of two, so the order below matters: vectors of `b` first, then
-//! one broadcast at a time.
+//! An FMA takes 4 cycles and two start in each, so at least 8 accumulators must be in flight. 6 x 2
+//! = 12 need 2 + 6 loads for 12 FMAs, well below the two loads a cycle that the processor can do; 8
+//! x 2 = 16 need 2 + 8 for 16. One accumulator spilled to the stack costs a factor of two, so the
+//! order below matters: vectors of `b` first, then one broadcast at a time.
 //!
-//! How many rows and columns are left is known only at run time: [`row_tiles`] cuts the rows, and [`sized`] turns both
-//! numbers into constants.
+//! How many rows and columns are left is known only at run time: [`row_tiles`] cuts the rows, and
+//! [`sized`] turns both numbers into constants.
 
 // A matrix is a pointer and a step, and index loops over small arrays read like the formulas.
 #![allow(clippy::too_many_arguments, clippy::needless_range_loop)]
@@ -33,7 +35,8 @@ pub(crate) const fn panel<S: Simd>() -> usize {
     VECTORS * S::LANES
 }
 
-/// Cuts `rows` rows into as few tiles as possible, all but the last equally high: at most [`Simd::TILE_ROWS`].
+/// Cuts `rows` rows into as few tiles as possible, all but the last equally high: at most
+/// [`Simd::TILE_ROWS`].
 pub(crate) fn row_tiles<S: Simd>(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let high = row_height::<S>(rows);
     (0..rows).step_by(high).map(move |start| start..rows.min(start + high))
@@ -49,12 +52,13 @@ pub(crate) trait Tile<S: Simd> {
     /// Computes and writes the tile.
     ///
     /// # Safety
-    /// Whatever the tile reads and writes must be there for `R` rows and `V` vectors, by which [`sized`] means its `rows` and
-    /// what covers its `cols`.
+    /// Whatever the tile reads and writes must be there for `R` rows and `V` vectors, by which
+    /// [`sized`] means its `rows` and what covers its `cols`.
     unsafe fn run<const R: usize, const V: usize>(self, s: S);
 }
 
-/// Runs a tile from [`row_tiles`] that is `rows` high, where `cols` columns are left; no more than a panel of them is computed.
+/// Runs a tile from [`row_tiles`] that is `rows` high, where `cols` columns are left; no more than
+/// a panel of them is computed.
 ///
 /// # Safety
 /// Those of [`Tile::run`].
@@ -73,7 +77,8 @@ pub(crate) unsafe fn sized<S: Simd>(s: S, rows: usize, cols: usize, tile: impl T
 #[inline(always)]
 unsafe fn with_rows<S: Simd, const V: usize>(s: S, rows: usize, tile: impl Tile<S>) {
     const { assert!(S::TILE_ROWS >= 2 && S::TILE_ROWS <= MAX_ROWS) };
-    // SAFETY: the caller's promise. The conditions are constants, which remove what an instruction set has no registers for.
+    // SAFETY: the caller's promise. The conditions are constants, which remove what an instruction
+    // set has no registers for.
     unsafe {
         match rows {
             1 => tile.run::<1, V>(s),
@@ -92,7 +97,8 @@ unsafe fn with_rows<S: Simd, const V: usize>(s: S, rows: usize, tile: impl Tile<
 /// `acc[i][v] = sum over k of a[i][offset k] * b[k * b_step + v * LANES ..]`
 ///
 /// # Safety
-/// `a[i] + offset` must be readable for every `i` and offset, and `V * LANES` floats at `b + k * b_step`.
+/// `a[i] + offset` must be readable for every `i` and offset, and `V * LANES` floats at `b + k *
+/// b_step`.
 #[inline(always)]
 pub(crate) unsafe fn outer<S: Simd, const R: usize, const V: usize>(
     s: S,
@@ -115,16 +121,19 @@ pub(crate) unsafe fn outer<S: Simd, const R: usize, const V: usize>(
                 acc[i][v] = s.fma(x, bs[v], acc[i][v]);
             }
         }
-        // A pointer that moves on needs one register; a start and a count need two, and R pointers are there already.
+        // A pointer that moves on needs one register; a start and a count need two, and R pointers
+        // are there already.
         b = b.wrapping_add(b_step);
     }
     acc
 }
 
-/// `acc[r][v] + sum over k < depth of w[k * R + r] * x[v][at(k)..]`: [`outer`] with the vectors read from anywhere.
+/// `acc[r][v] + sum over k < depth of w[k * R + r] * x[v][at(k)..]`: [`outer`] with the vectors
+/// read from anywhere.
 ///
 /// # Safety
-/// `LANES` floats must be readable at `x[v] + at(k)` for every `v` and `k < depth`, and `depth * R` floats at `w`.
+/// `LANES` floats must be readable at `x[v] + at(k)` for every `v` and `k < depth`, and `depth * R`
+/// floats at `w`.
 #[inline(always)]
 pub(crate) unsafe fn spread<S: Simd, const R: usize, const V: usize>(
     s: S,
@@ -144,7 +153,8 @@ pub(crate) unsafe fn spread<S: Simd, const R: usize, const V: usize>(
     acc
 }
 
-/// Writes or adds a tile to the matrix at `c`, whose rows are `c_step` apart: the first `cols <= V * LANES` columns.
+/// Writes or adds a tile to the matrix at `c`, whose rows are `c_step` apart: the first `cols <= V
+/// * LANES` columns.
 ///
 /// # Safety
 /// `cols` floats at `c + i * c_step` must be writable for every `i < R`.
@@ -180,7 +190,8 @@ pub(crate) unsafe fn emit<S: Simd, const R: usize, const V: usize>(
     }
 }
 
-/// `acc[i][j] += a(i) * b(j)`: the fewer operands are kept in registers, the others pass by one at a time.
+/// `acc[i][j] += a(i) * b(j)`: the fewer operands are kept in registers, the others pass by one at
+/// a time.
 #[inline(always)]
 pub(crate) fn multiply_add<S: Simd, const I: usize, const J: usize>(
     s: S,
@@ -254,8 +265,9 @@ pub(crate) unsafe fn dot<S: Simd, const I: usize, const J: usize>(
 
 /// Transposes the `LANES x LANES` square in the first `LANES` vectors of `square`.
 ///
-/// Interleaving vector `i` with vector `i + LANES / 2` is a perfect shuffle of the square's elements; after
-/// `log2(LANES)` of them the row and column bits of every index have changed places.
+/// Interleaving vector `i` with vector `i + LANES / 2` is a perfect shuffle of the square's
+/// elements; after `log2(LANES)` of them the row and column bits of every index have changed
+/// places.
 #[inline(always)]
 pub(crate) fn transpose<S: Simd>(s: S, square: &mut [S::F32; 16]) {
     let half = S::LANES / 2;
@@ -272,8 +284,8 @@ pub(crate) fn transpose<S: Simd>(s: S, square: &mut [S::F32; 16]) {
 /// `to[c][r] = from[r][c]` for a `rows x cols` matrix, `LANES x LANES` squares at a time.
 ///
 /// # Safety
-/// `cols` floats must be readable at `from + r * from_step` for `r < rows`, and `rows` floats writable at
-/// `to + c * to_step` for `c < cols`; the two must not overlap.
+/// `cols` floats must be readable at `from + r * from_step` for `r < rows`, and `rows` floats
+/// writable at `to + c * to_step` for `c < cols`; the two must not overlap.
 #[inline(always)]
 pub(crate) unsafe fn transpose_into<S: Simd>(
     s: S,

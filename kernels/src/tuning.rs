@@ -1,30 +1,34 @@
 //! The numbers that were found by measuring, with what was measured.
 //!
-//! All on one core of a Zen 3 virtual machine with AVX2 (32 KiB of L1, 512 KiB of L2), whose peak is 98 GFLOP/s; single
-//! precision, medians, in GFLOP/s unless it says otherwise. They are no part of any result's meaning, but they are part
-//! of its bits: they decide where a sum is cut.
+//! All on one core of a Zen 3 virtual machine with AVX2 (32 KiB of L1, 512 KiB of L2), whose peak
+//! is 98 GFLOP/s; single precision, medians, in GFLOP/s unless it says otherwise. They are no part
+//! of any result's meaning, but they are part of its bits: they decide where a sum is cut.
 //!
-//! With AVX-512 on a Zen 5 (48 KiB of L1, 1 MiB of L2, peak 270) a panel is twice as wide, and yet nothing is gained by
-//! other values: KC 256 and 384, TAPS 256 and 384, PIXELS 256, TILES 64 and 96, FAR_TILES 96 and 384, WEIGHT_TILES 144 and
-//! 192 change W1 and W2 by less than two runs of the same differ, 3%. MIN_MULTIPLY_ADDS and MIN_ELEMENTS four times as large make
-//! the steps of small networks 1.1 to 1.4 times as long on two threads, half as large 0.97 times.
+//! With AVX-512 on a Zen 5 (48 KiB of L1, 1 MiB of L2, peak 270) a panel is twice as wide, and yet
+//! nothing is gained by other values: KC 256 and 384, TAPS 256 and 384, PIXELS 256, TILES 64 and
+//! 96, FAR_TILES 96 and 384, WEIGHT_TILES 144 and 192 change W1 and W2 by less than two runs of the
+//! same differ, 3%. MIN_MULTIPLY_ADDS and MIN_ELEMENTS four times as large make the steps of small
+//! networks 1.1 to 1.4 times as long on two threads, half as large 0.97 times.
 //!
-//! To measure anew: change one, and `cargo bench --bench report -- W1 W2 --threads 1`. Where no figure stands, none was kept.
-//! The errors are those that `winograd_is_as_exact_as_the_direct_loops` in `tests/conv2d.rs` compares.
+//! To measure anew: change one, and `cargo bench --bench report -- W1 W2 --threads 1`. Where no
+//! figure stands, none was kept. The errors are those that
+//! `winograd_is_as_exact_as_the_direct_loops` in `tests/conv2d.rs` compares.
 
 /// See [`mod@crate::gemm`].
 pub(crate) mod gemm {
-    /// Depth of a packed block: a panel of B is KC x 16 floats = 32 KiB and streams through L1, and C is read and written
-    /// once for so many products. 1024^3: 89 at 256, 90 at 384, 92 at 512, 93 at 768. Shorter where `k` divides into equal
-    /// parts.
+    /// Depth of a packed block: a panel of B is KC x 16 floats = 32 KiB and streams through L1, and
+    /// C is read and written once for so many products. 1024^3: 89 at 256, 90 at 384, 92 at 512, 93
+    /// at 768. Shorter where `k` divides into equal parts.
     pub(crate) const KC: usize = 512;
-    /// Rows of a packed block of A: MC x KC floats = 192 KiB, under half of L2. A multiple of 6 and of 2. With KC 512,
-    /// 1024^3: 93 at 48, 92 at 72, 93 at 96, 92 at 144.
+    /// Rows of a packed block of A: MC x KC floats = 192 KiB, under half of L2. A multiple of 6 and
+    /// of 2. With KC 512, 1024^3: 93 at 48, 92 at 72, 93 at 96, 92 at 144.
     pub(crate) const MC: usize = 96;
-    /// Columns of a packed block of B: KC x NC floats = 4 MiB, a part of L3. 1024^3: 88 at 512, 1024, 2048 and 4096 alike.
+    /// Columns of a packed block of B: KC x NC floats = 4 MiB, a part of L3. 1024^3: 88 at 512,
+    /// 1024, 2048 and 4096 alike.
     pub(crate) const NC: usize = 2048;
-    /// Up to so many floats (256 KiB, half of L2) A is packed as a whole, and blocks of B have as many. 256 x 64 by 64 x 3136,
-    /// with C in memory, on two threads: 30 ms for 32 images in the five loops, 23 ms so.
+    /// Up to so many floats (256 KiB, half of L2) A is packed as a whole, and blocks of B have as
+    /// many. 256 x 64 by 64 x 3136, with C in memory, on two threads: 30 ms for 32 images in the
+    /// five loops, 23 ms so.
     pub(crate) const RESIDENT: usize = 1 << 16;
     /// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
     pub(crate) const SHORT: usize = 48;
@@ -32,8 +36,8 @@ pub(crate) mod gemm {
     pub(crate) const FEW: usize = 256;
     /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are.
     pub(crate) const SMALL: usize = 1 << 14;
-    /// Up to this depth a product is bound by writing C, which is fastest row by row: 120 x 1 x 1176 takes 14 us so, 29 us in
-    /// tiles of 6 rows.
+    /// Up to this depth a product is bound by writing C, which is fastest row by row: 120 x 1 x
+    /// 1176 takes 14 us so, 29 us in tiles of 6 rows.
     pub(crate) const SHALLOW: usize = 4;
     /// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
     pub(crate) const SHORT_DOT: usize = 128;
@@ -41,44 +45,54 @@ pub(crate) mod gemm {
 
 /// See [`mod@crate::conv2d`].
 pub(crate) mod conv2d {
-    /// Taps in a part of the direct sums: a panel is 512 x 16 floats = 32 KiB (twice that with AVX-512) and streams from L2 while its pixels stay in
-    /// L1. 64 channels of 56 x 56: 89 at 128, 90 at 256 and 512, 86 at 1024; 256 channels of 14 x 14: 92, 94, 95, 95.
+    /// Taps in a part of the direct sums: a panel is 512 x 16 floats = 32 KiB (twice that with
+    /// AVX-512) and streams from L2 while its pixels stay in L1. 64 channels of 56 x 56: 89 at 128,
+    /// 90 at 256 and 512, 86 at 1024; 256 channels of 14 x 14: 92, 94, 95, 95.
     pub(crate) const TAPS: usize = 512;
-    /// Floats of a block of direct sums: 256 KiB, half of L2. 91 from 2^15 to 2^16, 90 at 2^14 and 2^17.
+    /// Floats of a block of direct sums: 256 KiB, half of L2. 91 from 2^15 to 2^16, 90 at 2^14 and
+    /// 2^17.
     pub(crate) const SUMS: usize = 1 << 16;
-    /// Pixels in a block of the sums for the weights: a panel of `dy` is 512 x 16 floats = 32 KiB. 64 channels of 56 x 56: 90 at
-    /// 64, 91 at 128, 92 at 256, 94 at 512; 128 channels with stride 2: 81, 87, 90, 90.
+    /// Pixels in a block of the sums for the weights: a panel of `dy` is 512 x 16 floats = 32 KiB.
+    /// 64 channels of 56 x 56: 90 at 64, 91 at 128, 92 at 256, 94 at 512; 128 channels with stride
+    /// 2: 81, 87, 90, 90.
     pub(crate) const PIXELS: usize = 512;
-    /// Vectors of pixels that all output channels visit while their part of the image is hot: a multiple of every V.
+    /// Vectors of pixels that all output channels visit while their part of the image is hot: a
+    /// multiple of every V.
     pub(crate) const VECTORS: usize = 24;
 }
 
-/// See `conv2d/cost.rs`: prices in products. Fitted to 816 measurements on one core of a Zen 4 (1 MiB of L2): 137 shapes with 1 to 64
-/// images, 1 to 48 channels, 5 to 56 pixels wide, kernels of 2 to 7, stride 1 and 2, in all three directions, with AVX2 and AVX-512, each
-/// in every engine that can. The choice has 98.7% of the best engine's speed in the geometric mean. In brackets what other prices have.
+/// See `conv2d/cost.rs`: prices in products. Fitted to 816 measurements on one core of a Zen 4 (1
+/// MiB of L2): 137 shapes with 1 to 64 images, 1 to 48 channels, 5 to 56 pixels wide, kernels of 2
+/// to 7, stride 1 and 2, in all three directions, with AVX2 and AVX-512, each in every engine that
+/// can. The choice has 98.7% of the best engine's speed in the geometric mean. In brackets what
+/// other prices have.
 pub(crate) mod cost {
     /// Transposing a sum, or an element of `dy`, in lanes of channels (98.5% at 16, 98.4% at 32).
     pub(crate) const CHANNELS_MOVING: usize = 24;
-    /// Writing a sum in lanes of pixels (98.4% at 0, 98.7% at 4), whose products cost 9/8 of those in lanes of channels (98.4% at
-    /// 1, 98.6% at 5/4).
+    /// Writing a sum in lanes of pixels (98.4% at 0, 98.7% at 4), whose products cost 9/8 of those
+    /// in lanes of channels (98.4% at 1, 98.6% at 5/4).
     pub(crate) const PIXELS_WRITING: usize = 2;
-    /// Weights of a tile that fit L1 (98.6% at 6144, no difference above; 95.7% with at most 1024 taps).
+    /// Weights of a tile that fit L1 (98.6% at 6144, no difference above; 95.7% with at most 1024
+    /// taps).
     pub(crate) const PIXELS_WEIGHTS: usize = 8192;
-    /// Reading an element of `dy` in dot products (98.4% at 1 and at 16), whose products cost 5/4 (98.4% at 9/8, 98.5% at 3/2).
+    /// Reading an element of `dy` in dot products (98.4% at 1 and at 16), whose products cost 5/4
+    /// (98.4% at 9/8, 98.5% at 3/2).
     pub(crate) const DOTS_READING: usize = 8;
     /// Vectors of sums, one for each weight (98.7% at half as many and at twice as many).
     pub(crate) const DOTS_SUMS: usize = 8192;
-    /// Sorting a row of the image by columns (97.6% where it costs nothing, 98.3% at 0, 98.5% at 300).
+    /// Sorting a row of the image by columns (97.6% where it costs nothing, 98.3% at 0, 98.5% at
+    /// 300).
     pub(crate) const SORTING_ROW: usize = 600;
     /// The same for each element (98.5% at 0, 98.7% at 24).
     pub(crate) const SORTING: usize = 12;
     /// Moving an element between images and lanes (98.6% at 4, 98.4% at 12).
     pub(crate) const IMAGES_MOVING: usize = 8;
-    /// With fewer rows in a tile, too few products are under way at a time (98.6% at 4, 98.7% at 6).
+    /// With fewer rows in a tile, too few products are under way at a time (98.6% at 4, 98.7% at
+    /// 6).
     pub(crate) const IMAGES_LANES: usize = 5;
-    /// Floats of an image and of its output, up to which batches stay in L2. In GFLOP/s, of other engines and of this: with 6272
-    /// and 6272 87 and 97, with 8192 and 24576 106 and 91, with 784 and 25088 65 and 54. Going by blocks of rows instead is slower, at
-    /// any length.
+    /// Floats of an image and of its output, up to which batches stay in L2. In GFLOP/s, of other
+    /// engines and of this: with 6272 and 6272 87 and 97, with 8192 and 24576 106 and 91, with 784
+    /// and 25088 65 and 54. Going by blocks of rows instead is slower, at any length.
     pub(crate) const IMAGES_INPUT: usize = 1 << 13;
     /// See [`IMAGES_INPUT`].
     pub(crate) const IMAGES_OUTPUT: usize = 1 << 14;
@@ -86,47 +100,55 @@ pub(crate) mod cost {
 
 /// See `conv2d/images`.
 pub(crate) mod images {
-    /// Floats of an image and the gradient of its output between which all sums of a row of the window are made: 32 KiB. Zen 4 with
-    /// AVX-512, 12 channels of 8 x 8, 7 x 7 to 12: 121 at 2^11, 118 at 2^12, 154 at 2^13 and beyond; 3 of 32 x 32, 5 x 5 to
-    /// 6: 77 up to 2^13, 55 where it has no end.
+    /// Floats of an image and the gradient of its output between which all sums of a row of the
+    /// window are made: 32 KiB. Zen 4 with AVX-512, 12 channels of 8 x 8, 7 x 7 to 12: 121 at 2^11,
+    /// 118 at 2^12, 154 at 2^13 and beyond; 3 of 32 x 32, 5 x 5 to 6: 77 up to 2^13, 55 where it
+    /// has no end.
     pub(crate) const IN_L1: usize = 1 << 13;
 }
 
 /// See `conv2d/winograd`.
 pub(crate) mod winograd {
-    /// Tiles in a block: so many share one reading of the transformed kernels, and with 64 channels they fill L2. 64 channels
-    /// of 14 x 14, in terms of the direct products: 139 to 146 up to 64 tiles, 109 to 117 from 96 on.
+    /// Tiles in a block: so many share one reading of the transformed kernels, and with 64 channels
+    /// they fill L2. 64 channels of 14 x 14, in terms of the direct products: 139 to 146 up to 64
+    /// tiles, 109 to 117 from 96 on.
     pub(crate) const TILES: usize = 48;
-    /// The same where the transformed kernels come from beyond L2 and L3: with 512 channels 137, against 122 with 48 tiles.
+    /// The same where the transformed kernels come from beyond L2 and L3: with 512 channels 137,
+    /// against 122 with 48 tiles.
     pub(crate) const FAR_TILES: usize = 192;
-    /// Tiles in a block of the sums for the weights, which are read and written once for each. 64 channels of 56 x 56, 256 of
-    /// 14 x 14, 512 of 7 x 7, best of 15: 135, 154, 124 with 32 tiles, 136, 150, 125 with 48, 146, 163, 127 with 96.
+    /// Tiles in a block of the sums for the weights, which are read and written once for each. 64
+    /// channels of 56 x 56, 256 of 14 x 14, 512 of 7 x 7, best of 15: 135, 154, 124 with 32 tiles,
+    /// 136, 150, 125 with 48, 146, 163, 127 with 96.
     pub(crate) const WEIGHT_TILES: usize = 96;
-    /// Blocks summed up before the sum is added to `dw`, for exactness: without, the error over 25,088 tiles is 1.2 times
-    /// that of the direct loops; with it, 0.7 times, at the same speed.
+    /// Blocks summed up before the sum is added to `dw`, for exactness: without, the error over
+    /// 25,088 tiles is 1.2 times that of the direct loops; with it, 0.7 times, at the same speed.
     pub(crate) const WEIGHT_BLOCKS: usize = 16;
     /// Floats of transformed kernels that the caches can be hoped to keep: 8 MiB.
     pub(crate) const NEAR: usize = 1 << 21;
-    /// Channels summed up before the sum is added to those of the other parts. In one part, the error with 512 channels is
-    /// twice that of the direct loops; with these it is smaller with any number, for 0 to 8% of the time.
+    /// Channels summed up before the sum is added to those of the other parts. In one part, the
+    /// error with 512 channels is twice that of the direct loops; with these it is smaller with any
+    /// number, for 0 to 8% of the time.
     pub(crate) const PART: usize = 32;
-    /// With fewer channels in or out than this the transforms cost more than the products they save: 16 to 16 channels are
-    /// 1.2 times as fast as in the direct loops, 8 to 16 channels between 0.9 and 1.1 times.
+    /// With fewer channels in or out than this the transforms cost more than the products they
+    /// save: 16 to 16 channels are 1.2 times as fast as in the direct loops, 8 to 16 channels
+    /// between 0.9 and 1.1 times.
     pub(crate) const MIN_CHANNELS: usize = 16;
-    /// The same with stride 2, where there is less to save and the gradient of the input is a short sum in the direct loops:
-    /// with 16 and 32 channels its error would be 1.05 to 1.19 times theirs, from 48 on it is 0.5 to 0.85 times. 128 channels of 28 x 28 with
-    /// AVX-512: 228 -> 265 forward, 197 -> 265 for the gradient of the input, 236 -> 238 for that of the weights, with any number of
-    /// tiles in a block from 14 to 98.
+    /// The same with stride 2, where there is less to save and the gradient of the input is a short
+    /// sum in the direct loops: with 16 and 32 channels its error would be 1.05 to 1.19 times
+    /// theirs, from 48 on it is 0.5 to 0.85 times. 128 channels of 28 x 28 with AVX-512: 228 -> 265
+    /// forward, 197 -> 265 for the gradient of the input, 236 -> 238 for that of the weights, with
+    /// any number of tiles in a block from 14 to 98.
     pub(crate) const MIN_CHANNELS_HALVING: usize = 64;
-    /// With fewer pixels in the batch than this, transforming the kernels costs more than it saves, and the gradient of the weights is less exact
-    /// than that of the direct loops: 64 pixels 1.1 times its error, 128 pixels 0.9 times.
+    /// With fewer pixels in the batch than this, transforming the kernels costs more than it saves,
+    /// and the gradient of the weights is less exact than that of the direct loops: 64 pixels 1.1
+    /// times its error, 128 pixels 0.9 times.
     pub(crate) const MIN_PIXELS: usize = 128;
 }
 
 /// See [`mod@crate::par`].
 pub(crate) mod par {
-    /// Below this many multiply-adds a second thread does not pay: 2^19 take 10 us on one core at 100 GFLOP/s, and waking a
-    /// parked thread takes about 6 us.
+    /// Below this many multiply-adds a second thread does not pay: 2^19 take 10 us on one core at
+    /// 100 GFLOP/s, and waking a parked thread takes about 6 us.
     pub(crate) const MIN_MULTIPLY_ADDS: usize = 1 << 19;
     /// The same for elements: 2^17 floats in and out of the L2 cache take about 10 us.
     pub(crate) const MIN_ELEMENTS: usize = 1 << 17;
@@ -134,7 +156,7 @@ pub(crate) mod par {
 
 /// See [`mod@crate::elementwise`].
 pub(crate) mod elementwise {
-    /// From this many floats on (32 MiB) an output is written past the caches, which could not keep it for the next kernel
-    /// anyway.
+    /// From this many floats on (32 MiB) an output is written past the caches, which could not keep
+    /// it for the next kernel anyway.
     pub(crate) const STREAM_FROM: usize = 1 << 23;
 }

@@ -259,8 +259,8 @@ fn every_kernel_on_real_layers() {
     }
 }
 
-/// What lets Winograd's products be the default: against f64, their root mean square error is no larger than that of
-/// the direct loops.
+/// What lets Winograd's products be the default: against f64, their root mean square error is no
+/// larger than that of the direct loops.
 #[test]
 fn winograd_is_as_exact_as_the_direct_loops() {
     let mut random = Random(5);
@@ -295,7 +295,8 @@ fn winograd_is_as_exact_as_the_direct_loops() {
     }
 }
 
-/// `<conv(x, w), dy> = <x, backward_input(dy, w)> = <w, backward_weight(dy, x)>`: the kernels agree with each other.
+/// `<conv(x, w), dy> = <x, backward_input(dy, w)> = <w, backward_weight(dy, x)>`: the kernels agree
+/// with each other.
 #[test]
 fn forward_and_backward_are_adjoint() {
     let mut random = Random(3);

@@ -12,7 +12,8 @@ use ferrotape_kernels::{
     reference,
 };
 
-/// A `rows x cols` matrix stored in one of four ways: row- or column-major, tight or with gaps (of NaN).
+/// A `rows x cols` matrix stored in one of four ways: row- or column-major, tight or with gaps (of
+/// NaN).
 fn store(random: &mut Random, values: &[f32], rows: usize, cols: usize) -> (Guarded, usize, usize) {
     let gap = random.pick(&[0, 0, 3]);
     let (row, col) = if random.pick(&[true, false]) { (cols + gap, 1) } else { (1, rows + gap) };

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Reading goes in two steps, as a reader of the file would: a [`Table`] is opened with the keys it
-//! may have, which finds the misspelt ones; then each [`Value`] is taken by its key and says what it
-//! had expected.
+//! may have, which finds the misspelt ones; then each [`Value`] is taken by its key and says what
+//! it had expected.
 
 use std::fmt::Display;
 use std::ops::Range;

@@ -114,8 +114,8 @@ impl Format {
         }
     }
 
-    /// Reads labelled examples: those of a directory or file, and its test set if it has one of
-    /// its own. `classes` are the names of the classes if they are known, else at least their number
+    /// Reads labelled examples: those of a directory or file, and its test set if it has one of its
+    /// own. `classes` are the names of the classes if they are known, else at least their number
     /// must be, where files do not say it; or that there are none, but values.
     pub(super) fn read(
         &self,

@@ -103,8 +103,8 @@ impl RunConfig {
     /// Reads a file. Paths in it are relative to the directory that it is in.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read; [`Error::Config`] with line, column and the line itself if
-    /// it is not TOML, has an unknown key or a value that cannot work.
+    /// [`Error::Io`] if it cannot be read; [`Error::Config`] with line, column and the line itself
+    /// if it is not TOML, has an unknown key or a value that cannot work.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = read_text(path)?;

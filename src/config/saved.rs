@@ -35,8 +35,8 @@ impl Saved {
     /// Takes the model out of a training state.
     ///
     /// # Errors
-    /// [`Error::Config`] if the state is not that of a [`Sequential`], or says nothing about inputs;
-    /// [`Error::Load`] if the weights do not fit the architecture.
+    /// [`Error::Config`] if the state is not that of a [`Sequential`], or says nothing about
+    /// inputs; [`Error::Load`] if the weights do not fit the architecture.
     pub fn new(state: &TrainingState<'_>) -> Result<Self> {
         let text = |key: &str| {
             state.config(key).ok_or_else(|| {

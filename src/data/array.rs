@@ -1,7 +1,7 @@
 //! A data set in memory: arrays of bytes (images) or of `f32` (anything else).
 //!
-//! Images stay bytes until an example is read: a quarter of the memory and of the bandwidth, and the
-//! conversion vectorises.
+//! Images stay bytes until an example is read: a quarter of the memory and of the bandwidth, and
+//! the conversion vectorises.
 
 use std::sync::Arc;
 
@@ -115,8 +115,8 @@ impl ArrayDataset {
         ArrayDataset::new(name, shape, values, labels, 1)
     }
 
-    /// The same examples with values to be predicted instead of classes: as many of `targets` for each
-    /// as there are, one example after the other.
+    /// The same examples with values to be predicted instead of classes: as many of `targets` for
+    /// each as there are, one example after the other.
     ///
     /// ```
     /// use ferrotape::data::{ArrayDataset, Dataset};

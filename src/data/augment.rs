@@ -1,8 +1,8 @@
 //! Augmentation: showing the network a slightly different example each epoch.
 //!
 //! An [`Augment`] changes one example in place. Its random numbers belong to the epoch and to the
-//! example's index, so that what happens to an example does not depend on the batch it is in, on the
-//! thread that reads it, or on where a run was resumed.
+//! example's index, so that what happens to an example does not depend on the batch it is in, on
+//! the thread that reads it, or on where a run was resumed.
 
 use std::fmt::Debug;
 

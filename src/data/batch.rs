@@ -138,7 +138,8 @@ impl<'d> Batches<'d> {
         (self.epoch, self.next)
     }
 
-    /// The next batch of this epoch, or `None` at its end. The batch is overwritten by the next one.
+    /// The next batch of this epoch, or `None` at its end. The batch is overwritten by the next
+    /// one.
     #[allow(clippy::should_implement_trait)] // an `Iterator` cannot lend its items
     pub fn next(&mut self) -> Option<&Batch> {
         if self.next >= self.per_epoch() {

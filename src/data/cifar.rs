@@ -17,12 +17,13 @@ const SHAPE: [usize; 3] = [3, 32, 32];
 const RECORD: usize = 1 + 3 * 32 * 32;
 
 /// Reads a directory of CIFAR-10 binary files, normalised as usual: a tenth of the images in
-/// `data_batch_1.bin` to `data_batch_5.bin` is held out for validation, `test_batch.bin` is the test
-/// set. Each file may be gzip-compressed.
+/// `data_batch_1.bin` to `data_batch_5.bin` is held out for validation, `test_batch.bin` is the
+/// test set. Each file may be gzip-compressed.
 ///
 /// # Errors
-/// [`Error::Data`](crate::Error::Data) if a file is missing, saying which; if its size is not a whole
-/// number of records; or if a label is above 9. [`Error::Io`](crate::Error::Io) if it cannot be read.
+/// [`Error::Data`](crate::Error::Data) if a file is missing, saying which; if its size is not a
+/// whole number of records; or if a label is above 9. [`Error::Io`](crate::Error::Io) if it cannot
+/// be read.
 pub fn load_cifar10_dir(dir: impl AsRef<Path>, seed: u64) -> Result<Split> {
     let (train, test) = read_cifar10_dir(dir)?;
     let [train, test] =

@@ -12,7 +12,8 @@ use crate::error::{DataFault, Error, Result};
 ///
 /// The first line names the columns. Labels may be any text; the distinct ones, sorted (as numbers
 /// if all are whole numbers), are the classes and their names. A file that belongs to another one,
-/// such as a test set, is given the names of its `classes`, so that equal labels mean equal classes.
+/// such as a test set, is given the names of its `classes`, so that equal labels mean equal
+/// classes.
 ///
 /// The examples have shape `[columns - 1]`. Columns differ in their units: normalise them with
 /// [`Normalize::of`](super::Normalize::of) the training part.
@@ -65,8 +66,8 @@ pub fn read_csv_values(path: impl AsRef<Path>, target: &str) -> Result<ArrayData
         .with_targets(targets.map_err(fault)?)
 }
 
-/// Reads the inputs of a table: as [`read_csv`], but without labels. A column `label` is left out, if
-/// there is one.
+/// Reads the inputs of a table: as [`read_csv`], but without labels. A column `label` is left out,
+/// if there is one.
 ///
 /// # Errors
 /// As [`read_csv`], as far as it is about inputs.

@@ -1,8 +1,8 @@
 //! Reading a file that may be wrong, damaged or hostile.
 //!
-//! A header is a claim. [`Source`] believes none: it never reserves more memory than the file at hand
-//! can fill, nor more than [`LIMIT`], and never reads past the declared end by more than one byte.
-//! Gzip is recognised by its first bytes, whatever the file is called.
+//! A header is a claim. [`Source`] believes none: it never reserves more memory than the file at
+//! hand can fill, nor more than [`LIMIT`], and never reads past the declared end by more than one
+//! byte. Gzip is recognised by its first bytes, whatever the file is called.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

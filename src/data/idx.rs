@@ -69,8 +69,8 @@ pub fn read_idx(path: impl AsRef<Path>, rank: u8) -> Result<Idx> {
 /// Reads a pair of IDX files: grey images (`[n, height, width]`) and labels (`[n]`).
 ///
 /// # Errors
-/// As [`read_idx`]; also [`Error::Data`] if the numbers of images and labels differ, or a label is not
-/// below `classes`.
+/// As [`read_idx`]; also [`Error::Data`] if the numbers of images and labels differ, or a label is
+/// not below `classes`.
 pub fn read_idx_pair(images: &Path, labels: &Path, classes: usize) -> Result<ArrayDataset> {
     let pixels = read_idx(images, 3)?;
     let marks: Vec<usize> = read_idx(labels, 1)?.data.into_iter().map(usize::from).collect();

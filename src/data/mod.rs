@@ -14,10 +14,10 @@
 //! | a folder of PNG images per class (feature `png`) | `read_png_dir` |
 //! | arrays in memory | [`ArrayDataset::new`] |
 //!
-//! A [`Dataset`] is anything that can fill a slice with example `i` and say its label, or the values
-//! that are to be predicted of it. Everything
-//! random (the split, the order of an epoch, an augmentation) is a function of the seed and of a
-//! position, see [`crate::rng`]; nothing here needs replaying when a run is resumed.
+//! A [`Dataset`] is anything that can fill a slice with example `i` and say its label, or the
+//! values that are to be predicted of it. Everything random (the split, the order of an epoch, an
+//! augmentation) is a function of the seed and of a position, see [`crate::rng`]; nothing here
+//! needs replaying when a run is resumed.
 
 mod array;
 mod augment;
@@ -50,8 +50,8 @@ pub use split::Split;
 
 /// Labelled examples that can be read in any order, from any thread.
 ///
-/// What is to be learnt of an example is its class or, where [`targets`](Self::targets) says so, are
-/// values: then there are no classes, and all labels are 0.
+/// What is to be learnt of an example is its class or, where [`targets`](Self::targets) says so,
+/// are values: then there are no classes, and all labels are 0.
 ///
 /// All examples have one shape. A reader hands out `f32` values ready for the network, so that a
 /// data set decides itself how it stores and normalises them.
@@ -111,8 +111,9 @@ pub trait Dataset: Send + Sync {
     /// If `i` is not below [`len`](Self::len) or `x` has another size.
     fn read(&self, i: usize, x: &mut [f32]);
 
-    /// A digest of the content as [`read`](Self::read) and its companions return it. Checkpoints keep it, to notice
-    /// when a run is resumed on other data. It guards against mistakes, not against attackers.
+    /// A digest of the content as [`read`](Self::read) and its companions return it. Checkpoints
+    /// keep it, to notice when a run is resumed on other data. It guards against mistakes, not
+    /// against attackers.
     fn fingerprint(&self) -> u64;
 }
 

@@ -8,16 +8,17 @@ use crate::error::{DataFault, Error, Result};
 use crate::interop::npy::Array;
 use crate::interop::{Archive, Element};
 
-/// Reads two arrays of an archive: `inputs`, `[n, ..]`, and whole-number `labels`, `[n]` or `[n, 1]`.
+/// Reads two arrays of an archive: `inputs`, `[n, ..]`, and whole-number `labels`, `[n]` or `[n,
+/// 1]`.
 ///
-/// Inputs of type `uint8` are pixels, `float16`, `float32` and `float64` numbers. Images without a channel
-/// dimension, `[n, height, width]`, get one; with one, it comes before the height.
+/// Inputs of type `uint8` are pixels, `float16`, `float32` and `float64` numbers. Images without a
+/// channel dimension, `[n, height, width]`, get one; with one, it comes before the height.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read. [`Error::Data`] if it is not a ZIP archive or has no such
-/// array (the message lists those it has); if an array is damaged, too large or of another
-/// type; if the numbers of inputs and labels differ, a label is not below `classes`, or
-/// an input is not finite.
+/// [`Error::Io`] if the file cannot be read. [`Error::Data`] if it is not a ZIP archive or has no
+/// such array (the message lists those it has); if an array is damaged, too large or of another
+/// type; if the numbers of inputs and labels differ, a label is not below `classes`, or an input is
+/// not finite.
 pub fn read_npz(
     path: impl AsRef<Path>,
     inputs: &str,
@@ -40,8 +41,8 @@ pub fn read_npz(
     ArrayDataset::new(path.display().to_string(), &shape, values, marks, classes)
 }
 
-/// Reads two arrays of an archive: `inputs` as [`read_npz`] does, and `targets`, numbers to predict, of
-/// shape `[n]` or `[n, values]`.
+/// Reads two arrays of an archive: `inputs` as [`read_npz`] does, and `targets`, numbers to
+/// predict, of shape `[n]` or `[n, values]`.
 ///
 /// # Errors
 /// As [`read_npz`], but the targets must be floats, and finite.

@@ -14,16 +14,16 @@ use crate::files;
 /// The largest image that is decoded, in bytes: 64 MiB.
 const LARGEST: u64 = 64 << 20;
 
-/// Reads `dir/<class>/<image>.png`: the names of the directories, sorted, are the classes; the images
-/// of a class are sorted by name.
+/// Reads `dir/<class>/<image>.png`: the names of the directories, sorted, are the classes; the
+/// images of a class are sorted by name.
 ///
-/// All images must have the same size and be all grey or all in colour; they become `[1, height, width]`
-/// or `[3, height, width]`. Palettes are expanded, 16 bits per channel rounded down to 8, transparency
-/// is ignored. Names that begin with a point are skipped.
+/// All images must have the same size and be all grey or all in colour; they become `[1, height,
+/// width]` or `[3, height, width]`. Palettes are expanded, 16 bits per channel rounded down to 8,
+/// transparency is ignored. Names that begin with a point are skipped.
 ///
 /// # Errors
-/// [`Error::Io`] if something cannot be read. [`Error::Data`], naming the file or directory, if it is
-/// not a PNG file, is damaged, is larger than 64 MiB or differs from the first image in size or
+/// [`Error::Io`] if something cannot be read. [`Error::Data`], naming the file or directory, if it
+/// is not a PNG file, is damaged, is larger than 64 MiB or differs from the first image in size or
 /// colour; if a class has no images or there are no classes; if all images together exceed 4 GiB.
 pub fn read_png_dir(dir: impl AsRef<Path>) -> Result<ArrayDataset> {
     let dir = dir.as_ref();

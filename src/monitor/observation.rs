@@ -47,8 +47,9 @@ pub struct Observation {
     #[serde(with = "float::optional")]
     pub elapsed: Option<f64>,
     /// Validation loss of every example, always in the same order; empty when not recorded. Only
-    /// needed when [`EarlyStopping::needs_example_losses`](super::EarlyStopping::needs_example_losses)
-    /// says so: it is kept in the history.
+    /// needed when
+    /// [`EarlyStopping::needs_example_losses`](super::EarlyStopping::needs_example_losses) says so:
+    /// it is kept in the history.
     pub example_losses: Vec<f32>,
 }
 

@@ -229,8 +229,8 @@ impl EarlyStopping {
         self.mode
     }
 
-    /// The value with which an evaluation competes for best: that of the monitored metric, if it and
-    /// the validation loss are finite.
+    /// The value with which an evaluation competes for best: that of the monitored metric, if it
+    /// and the validation loss are finite.
     pub fn candidate(&self, seen: &Observation) -> Option<f64> {
         let finite = |value: &f64| value.is_finite() && seen.valid_loss.is_finite();
         seen.value(&self.monitor).filter(finite)

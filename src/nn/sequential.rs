@@ -146,7 +146,8 @@ enum Built {
 /// Layers applied one after the other.
 ///
 /// Parameters are named by position, `0.weight`, `0.bias`, `3.weight`, ..., as in PyTorch's
-/// `nn.Sequential`. A ReLU that max-pooling follows is applied after it: the same bits, in less time.
+/// `nn.Sequential`. A ReLU that max-pooling follows is applied after it: the same bits, in less
+/// time.
 ///
 /// ```
 /// use ferrotape::nn::{Layer, Module, Sequential};

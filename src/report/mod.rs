@@ -181,9 +181,9 @@ fn usual_rules(own: &EarlyStopping) -> Vec<EarlyStopping> {
 /// Writes a [`Report`] when a run ends.
 ///
 /// It is also written when the run was interrupted, then without the parts for which the validation
-/// data would have to be evaluated once more. Where a log called [`JsonLines::FILE_NAME`] lies beside
-/// it, earlier interruptions are taken from there; that it cannot be read is a warning, on the page
-/// and of the run.
+/// data would have to be evaluated once more. Where a log called [`JsonLines::FILE_NAME`] lies
+/// beside it, earlier interruptions are taken from there; that it cannot be read is a warning, on
+/// the page and of the run.
 pub struct HtmlReport {
     path: PathBuf,
     /// The step at which this process took the run over.

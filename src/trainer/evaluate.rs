@@ -205,8 +205,8 @@ impl Evaluator<'_> {
     }
 }
 
-/// Checks once, before training, that a model accepts a data set's examples and has an output for each
-/// class or value.
+/// Checks once, before training, that a model accepts a data set's examples and has an output for
+/// each class or value.
 pub(super) fn check_model(model: &impl Module, params: &Params, data: &dyn Dataset) -> Result<()> {
     let shape = [&[1], data.input_shape()].concat();
     let output = model.check(params, shape.as_slice())?;

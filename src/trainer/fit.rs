@@ -25,8 +25,8 @@ impl<M: Module> Trainer<M> {
     /// Trains until the monitor, the number of epochs or an interruption ends it, and restores
     /// the best weights.
     ///
-    /// What is learnt follows from the data. Where examples have classes it is cross-entropy that is
-    /// minimised; where they have values
+    /// What is learnt follows from the data. Where examples have classes it is cross-entropy that
+    /// is minimised; where they have values
     /// ([`ArrayDataset::with_targets`](crate::data::ArrayDataset::with_targets)), the mean squared
     /// error.
     ///
@@ -37,8 +37,8 @@ impl<M: Module> Trainer<M> {
     /// Before the first step: a model that does not fit the data, a monitor that cannot work, a
     /// monitor or schedule of a metric that is not measured (see [`CLASS_METRICS`] and
     /// [`VALUE_METRICS`]), a directory that holds a run (see [`Resume`]) or has no room, a run that
-    /// does not fit these settings or is finished. Later: whatever saving or a callback returns; what
-    /// was saved before stays. A callback that fails at the end is only a warning, and so is
+    /// does not fit these settings or is finished. Later: whatever saving or a callback returns;
+    /// what was saved before stays. A callback that fails at the end is only a warning, and so is
     /// [`Error::Io`] of one that is told of an evaluation.
     ///
     /// # Panics
@@ -353,8 +353,8 @@ impl<'d, M: Module> Run<'d, M> {
         })
     }
 
-    /// A callback that fails here, as a report for which the disk has no room, is a warning: what was
-    /// trained is not thrown away for it.
+    /// A callback that fails here, as a report for which the disk has no room, is a warning: what
+    /// was trained is not thrown away for it.
     fn tell_of_the_end(&mut self, stop: &Stop, checkpoints: Option<&Checkpoints>) -> Result<()> {
         let Trainer { model, params, callbacks, .. } = &mut self.trainer;
         let info = EndInfo {

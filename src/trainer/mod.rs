@@ -327,8 +327,8 @@ pub struct Outcome<M> {
     pub history: Vec<Observation>,
     /// Steps taken in all, also before a resume.
     pub steps: u64,
-    /// Whether there was no room on the disk for the state at the end: what the run directory has is
-    /// older.
+    /// Whether there was no room on the disk for the state at the end: what the run directory has
+    /// is older.
     pub unsaved: bool,
     /// The digest of the complete state at the end, if it was saved: equal for an interrupted and
     /// resumed run and an uninterrupted one.

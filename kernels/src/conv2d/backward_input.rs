@@ -1,8 +1,9 @@
 //! `dx` from `dy` and `w`: a convolution of `dy` with the kernel turned around.
 //!
-//! An input row `xh` meets output row `yh` through kernel row `i` where `yh s - p + i d = xh`. Write `xh = a + s t` with a phase
-//! `a < s`: then `yh = t + (a + p - i d) / s`, and only the kernel rows for which that division is exact
-//! take part. So for each of the `s x s` phases `dx` is a convolution of stride 1 with its own few taps.
+//! An input row `xh` meets output row `yh` through kernel row `i` where `yh s - p + i d = xh`.
+//! Write `xh = a + s t` with a phase `a < s`: then `yh = t + (a + p - i d) / s`, and only the
+//! kernel rows for which that division is exact take part. So for each of the `s x s` phases `dx`
+//! is a convolution of stride 1 with its own few taps.
 
 use super::{
     Conv2dDims,

@@ -1,8 +1,9 @@
 //! The convolution loop: lanes are output channels, rows are output pixels.
 //!
-//! An output pixel is a sum over taps (channel, kernel row, kernel column) of an input element and a vector of weights,
-//! one for each output channel. With the image padded, the element is at `pixel offset + tap offset`: both come
-//! from tables, so stride, dilation and phase cost nothing and every pixel fills a tile's row, at the edges too.
+//! An output pixel is a sum over taps (channel, kernel row, kernel column) of an input element and
+//! a vector of weights, one for each output channel. With the image padded, the element is at
+//! `pixel offset + tap offset`: both come from tables, so stride, dilation and phase cost nothing
+//! and every pixel fills a tile's row, at the edges too.
 //!
 //! ```text
 //! pack the weights into panels [tap][two vectors of output channels]
@@ -15,7 +16,8 @@
 //!     transpose the sums into y[channel][pixel]
 //! ```
 //!
-//! The gradient of the input is the same sweep over `dy`, see [`backward_input`](super::backward_input()).
+//! The gradient of the input is the same sweep over `dy`, see
+//! [`backward_input`](super::backward_input()).
 
 use super::sweep::{Phase, Sweep, by_group, pixel_offsets};
 use crate::{
@@ -90,15 +92,16 @@ impl SimdKernel for PackPanel<'_> {
         for phase in phases {
             let (mut here, rest) = to.split_at_mut(phase.taps.len() * wide);
             to = rest;
-            // Weights that follow each other can be transposed. In the gradient of the input that is a kernel at a time.
+            // Weights that follow each other can be transposed. In the gradient of the input that
+            // is a kernel at a time.
             for taps in phase.taps.chunk_by(|a, b| a.weight + 1 == b.weight) {
                 let (to, rest) = std::mem::take(&mut here).split_at_mut(taps.len() * wide);
                 here = rest;
                 let from = &from[taps[0].weight as usize..];
                 assert!(from.len() >= (lanes - 1) * lane_step + taps.len());
                 let to = to.as_mut_ptr();
-                // SAFETY: `lanes` rows of taps.len() weights, lane_step apart, were just checked to be there; `to` is
-                // taps.len() rows of `wide`.
+                // SAFETY: `lanes` rows of taps.len() weights, lane_step apart, were just checked to
+                // be there; `to` is taps.len() rows of `wide`.
                 unsafe {
                     let from = from.as_ptr();
                     transpose_into(s, to, wide, from, lane_step, lanes, taps.len(), Write::Set);
@@ -146,7 +149,8 @@ impl SimdKernel for Piece<'_> {
 }
 
 impl Piece<'_> {
-    /// All phases of one group: `image` holds the planes of the first image, the next is `image_step` further.
+    /// All phases of one group: `image` holds the planes of the first image, the next is
+    /// `image_step` further.
     #[inline(always)]
     fn phases<S: Simd>(&self, s: S, image: &[f32], image_step: usize, panels: Range<usize>) {
         let wide = panel::<S>() * panels.len();
@@ -217,8 +221,8 @@ impl Piece<'_> {
                         width,
                         lane: p * wide,
                     };
-                    // SAFETY: as many pixels as rows, and as much room for their sums; all were checked to be inside the
-                    // image.
+                    // SAFETY: as many pixels as rows, and as much room for their sums; all were
+                    // checked to be inside the image.
                     unsafe { sized(s, pixels.len(), lanes, tile) };
                 }
             }
@@ -247,7 +251,8 @@ impl Piece<'_> {
             let (i, at) = (pixel / phase.pixels(), pixel % phase.pixels());
             let from = &sums[(pixel - block.start) * width..];
             let channels = ((self.images.start + i) * groups + group) * lanes + first_lane;
-            // SAFETY: the output has `count` channels from here on, and the pixels of this run in each of them.
+            // SAFETY: the output has `count` channels from here on, and the pixels of this run in
+            // each of them.
             unsafe {
                 let to = self.out.add(channels * channel + phase.first);
                 if contiguous {
@@ -286,8 +291,9 @@ struct PixelTile<'a> {
 impl<S: Simd> Tile<S> for PixelTile<'_> {
     #[inline(always)]
     unsafe fn run<const R: usize, const V: usize>(self, s: S) {
-        // SAFETY: `sum` checked that the furthest pixel and tap are inside the image; the weights are taps.len() rows of
-        // a panel, `to` is R rows of `width`, and the panel is inside that width.
+        // SAFETY: `sum` checked that the furthest pixel and tap are inside the image; the weights
+        // are taps.len() rows of a panel, `to` is R rows of `width`, and the panel is inside that
+        // width.
         unsafe {
             let rows = std::array::from_fn(|r| {
                 self.image.as_ptr().add(*self.pixels.get_unchecked(r) as usize)

@@ -1,11 +1,12 @@
-//! What a convolution costs in each engine, by which one is chosen: the products that the engine really makes, in whole
-//! vectors, and the price of what else it does, in products. Only ratios count. The prices are in
-//! [`tuning`](crate::tuning::cost), with how good the choices are.
+//! What a convolution costs in each engine, by which one is chosen: the products that the engine
+//! really makes, in whole vectors, and the price of what else it does, in products. Only ratios
+//! count. The prices are in [`tuning`](crate::tuning::cost), with how good the choices are.
 
 use super::{Conv2dDims, images};
 use crate::{isa::Isa, tuning::cost::*};
 
-/// The sums of an output: `taps` products for each of `lanes` channels in each group, on a grid of pixels.
+/// The sums of an output: `taps` products for each of `lanes` channels in each group, on a grid of
+/// pixels.
 pub(super) struct Sums<'a> {
     d: &'a Conv2dDims,
     pub(super) lanes: usize,
@@ -31,7 +32,8 @@ impl<'a> Sums<'a> {
         Self { d, lanes: d.c_group(), taps, grid, sorting: 0 }
     }
 
-    /// `channels.rs` and `weights.rs`: lanes are channels, by 16; each sum, or element of `dy`, is transposed.
+    /// `channels.rs` and `weights.rs`: lanes are channels, by 16; each sum, or element of `dy`, is
+    /// transposed.
     pub(super) fn in_channels(&self) -> usize {
         let pixels = self.d.groups * self.grid[0] * self.grid[1];
         pixels * self.lanes.next_multiple_of(16) * (self.taps + CHANNELS_MOVING)
@@ -58,14 +60,15 @@ impl<'a> Sums<'a> {
         self.batch(1, 1)
     }
 
-    /// `images/weights.rs`: two input channels at a time; a fifth is for reading and writing the sums with every few rows.
+    /// `images/weights.rs`: two input channels at a time; a fifth is for reading and writing the
+    /// sums with every few rows.
     pub(super) fn in_images_for_weights(&self) -> Option<usize> {
         let channels = self.d.c_group();
         self.batch(channels.next_multiple_of(2) * 6, channels * 5)
     }
 
-    /// Lanes are images, by 16, where a batch fits L2 and there are channels enough to keep the multipliers busy. The products are
-    /// multiplied with a fraction.
+    /// Lanes are images, by 16, where a batch fits L2 and there are channels enough to keep the
+    /// multipliers busy. The products are multiplied with a fraction.
     fn batch(&self, numerator: usize, denominator: usize) -> Option<usize> {
         let Conv2dDims { n, c, h, w, o, .. } = *self.d;
         let (x, y) = (c * h * w, o * self.d.oh() * self.d.ow());

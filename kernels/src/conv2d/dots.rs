@@ -1,8 +1,8 @@
 //! The gradient of the weights as dot products over pixels: lanes are pixels.
 //!
-//! `dw[o][tap]` is the dot product of `dy`'s channel `o` with the image shifted by the tap. A tile computes `R` channels by `T` taps,
-//! reading both operands as vectors along the rows: for few channels or few taps, where transposing `dy` would
-//! cost as much as the products.
+//! `dw[o][tap]` is the dot product of `dy`'s channel `o` with the image shifted by the tap. A tile
+//! computes `R` channels by `T` taps, reading both operands as vectors along the rows: for few
+//! channels or few taps, where transposing `dy` would cost as much as the products.
 //!
 //! ```text
 //! for each image, for each group:            (threads split the tiles)
@@ -12,11 +12,11 @@
 //! sum the lanes of each acc into dw
 //! ```
 //!
-//! The last vector of a row is moved back to end with the row; the pixels it has in common with the one before count as
-//! zeros of `dy`.
+//! The last vector of a row is moved back to end with the row; the pixels it has in common with the
+//! one before count as zeros of `dy`.
 //!
-//! The nine taps of a 3 x 3 square are one tile, for one channel: see [`down_rows`]. There the end of a row is read as a part of a
-//! vector.
+//! The nine taps of a 3 x 3 square are one tile, for one channel: see [`down_rows`]. There the end
+//! of a row is read as a part of a vector.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
@@ -31,7 +31,8 @@ use crate::{
 };
 use std::ops::Range;
 
-/// `dw [o, taps]` from `dy` and `x`; tap `t` reads the image at `taps[t]`, a pixel at `row * step + col`.
+/// `dw [o, taps]` from `dy` and `x`; tap `t` reads the image at `taps[t]`, a pixel at `row * step +
+/// col`.
 pub(super) struct DotSums<'a> {
     pub(super) dy: &'a [f32],
     pub(super) x: &'a [f32],
@@ -54,8 +55,8 @@ impl DotSums<'_> {
     }
 }
 
-/// Chooses the channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the rest; for many channels 20 to
-/// 24 where there are 32 registers.
+/// Chooses the channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the
+/// rest; for many channels 20 to 24 where there are 32 registers.
 struct TileShape<'a>(&'a Conv2dDims);
 
 impl SimdKernel for TileShape<'_> {
@@ -151,7 +152,8 @@ impl Piece<'_> {
                 for tile in first..self.tiles.end.min((group + 1) * per_group) {
                     let (o, t) = place::<R, T>(tile - group * per_group, across);
                     // Beyond the last channel or tap the last one is computed again, and not used.
-                    // SAFETY: furthest is inside the image, and all channels of dy have `pixels` elements.
+                    // SAFETY: furthest is inside the image, and all channels of dy have `pixels`
+                    // elements.
                     let acc: [[S::F32; T]; R] = unsafe {
                         let dy = std::array::from_fn(|r| {
                             dy.as_ptr().add((o + r).min(lanes - 1) * pixels)
@@ -199,11 +201,13 @@ fn place<const R: usize, const T: usize>(tile: usize, across: usize) -> (usize, 
     (tile / across * R, tile % across * T)
 }
 
-/// [`products`] for one channel and the nine taps of a plane, of which the first is at the `corner` of the 3 x 3 square. A row of the
-/// image meets three rows of `dy`, so a vector that goes down its columns loads four vectors for nine products.
+/// [`products`] for one channel and the nine taps of a plane, of which the first is at the `corner`
+/// of the 3 x 3 square. A row of the image meets three rows of `dy`, so a vector that goes down its
+/// columns loads four vectors for nine products.
 ///
 /// # Safety
-/// `dy` must be readable for `rows` rows of `cols`, and `corner` for two more, `step` apart and two floats longer.
+/// `dy` must be readable for `rows` rows of `cols`, and `corner` for two more, `step` apart and two
+/// floats longer.
 #[inline(always)]
 unsafe fn down_rows<S: Simd>(
     s: S,
@@ -215,7 +219,8 @@ unsafe fn down_rows<S: Simd>(
     let mut acc = [s.zero(); 9];
     for col in (0..cols).step_by(S::LANES) {
         let wide = S::LANES.min(cols - col);
-        // The rows of dy that meet this row of the image through the upper, middle and lower row of the square.
+        // The rows of dy that meet this row of the image through the upper, middle and lower row of
+        // the square.
         let mut dys = [s.zero(); 3];
         for row in 0..rows + 2 {
             // SAFETY: `wide` columns are left in each row, by the caller's promise.
@@ -242,7 +247,8 @@ struct Places<'a> {
     cols: usize,
     /// Vectors inside the rows.
     whole: &'a [[u32; 2]],
-    /// The last of each row where its length is no multiple of a vector's: moved back to end with the row, or shorter.
+    /// The last of each row where its length is no multiple of a vector's: moved back to end with
+    /// the row, or shorter.
     last: &'a [[u32; 2]],
 }
 

@@ -8,9 +8,11 @@ use super::{
 };
 use crate::Write;
 
-/// The convolution `y [n, o, oh, ow]` of `x [n, c, h, w]` with `w [o, c / groups, kh, kw]`, plus `bias [o]`.
+/// The convolution `y [n, o, oh, ow]` of `x [n, c, h, w]` with `w [o, c / groups, kh, kw]`, plus
+/// `bias [o]`.
 ///
-/// Fast path: 1 x 1 kernels are matrix products; all else is a sweep over the padded image, see [`Engine`].
+/// Fast path: 1 x 1 kernels are matrix products; all else is a sweep over the padded image, see
+/// [`Engine`].
 ///
 /// # Panics
 /// If a slice has another length than `d` says, or `d` is no convolution (see [`Conv2dDims`]).
@@ -60,8 +62,8 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Co
     sweep.run(y);
 }
 
-/// The padded planes of one group of `x`, and where in them each tap, in the order of `w`, finds the first pixel's
-/// element.
+/// The padded planes of one group of `x`, and where in them each tap, in the order of `w`, finds
+/// the first pixel's element.
 pub(super) fn source(d: &Conv2dDims, sorted: usize) -> (Planes, Vec<u32>) {
     let [kh, kw] = d.kernel;
     let reach = [(0, d.oh()), (1, d.ow())].map(|(axis, out)| {

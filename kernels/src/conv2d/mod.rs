@@ -1,10 +1,12 @@
-//! Convolution of images: forward and the three gradients, for any kernel, stride, padding, dilation and groups.
+//! Convolution of images: forward and the three gradients, for any kernel, stride, padding,
+//! dilation and groups.
 //!
 //! ```text
 //! y[n, o, yh, yw] = bias[o] + sum over c, i, j of  x[n, c, yh s - p + i d, yw s - p + j d]  w[o, c, i, j]
 //! ```
 //!
-//! with stride `s`, padding `p`, dilation `d`, and `c` over the `c/g` channels of the group that `o` belongs to.
+//! with stride `s`, padding `p`, dilation `d`, and `c` over the `c/g` channels of the group that
+//! `o` belongs to.
 //!
 //! | file | idea | used for |
 //! |---|---|---|
@@ -17,8 +19,9 @@
 //! | `dots.rs` | dot products over pixels: for few channels or taps, and depthwise | `dw` |
 //! | `pointwise.rs` | a 1 x 1 kernel of stride 1 is a matrix product, image by image | forward, `dx` |
 //!
-//! `sweep.rs` is what the engines of forward and `dx` have in common, `planes.rs` the padded copies. No matrix of patches is ever built.
-//! Which one runs is decided by the shape and the length of a vector, in `cost.rs`.
+//! `sweep.rs` is what the engines of forward and `dx` have in common, `planes.rs` the padded
+//! copies. No matrix of patches is ever built. Which one runs is decided by the shape and the
+//! length of a vector, in `cost.rs`.
 
 mod backward_bias;
 mod backward_input;
@@ -41,8 +44,8 @@ pub use {
     forward::forward, winograd::without_winograd,
 };
 
-/// The dimensions of a convolution: `x [n, c, h, w]`, `w [o, c / groups, kh, kw]`, `y [n, o, oh, ow]`. Pairs are (vertical,
-/// horizontal).
+/// The dimensions of a convolution: `x [n, c, h, w]`, `w [o, c / groups, kh, kw]`, `y [n, o, oh,
+/// ow]`. Pairs are (vertical, horizontal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dDims {
     /// Images in the batch.
@@ -100,7 +103,8 @@ impl Conv2dDims {
         self.n * self.o * self.oh() * self.ow()
     }
 
-    /// Floating-point operations of the forward pass, and of either backward pass: two per product of the definition.
+    /// Floating-point operations of the forward pass, and of either backward pass: two per product
+    /// of the definition.
     pub fn flops(&self) -> usize {
         2 * self.multiply_adds()
     }

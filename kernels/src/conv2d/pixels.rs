@@ -1,8 +1,9 @@
 //! The sweep with pixels in the lanes: for few output channels, or few taps.
 //!
-//! A vector holds neighbouring pixels of one output row, and a tile is R output channels by V vectors. The weights are read one
-//! at a time, the padded image as vectors, each tap at its offset; a stride is dealt with by sorting the columns of
-//! the padded copy (see [`Planes`](super::planes::Planes)), so that the neighbours' elements are neighbours.
+//! A vector holds neighbouring pixels of one output row, and a tile is R output channels by V
+//! vectors. The weights are read one at a time, the padded image as vectors, each tap at its
+//! offset; a stride is dealt with by sorting the columns of the padded copy (see
+//! [`Planes`](super::planes::Planes)), so that the neighbours' elements are neighbours.
 //!
 //! ```text
 //! sort the taps, pack the weights: [6 output channels][tap][channel]
@@ -13,11 +14,12 @@
 //!       tile: acc[R, V] += weights[tap][R] * image[V + tap], over taps, in registers; written where it belongs
 //! ```
 //!
-//! Taps are sorted by kernel row. Those of a pixel near the upper or lower edge that meet nothing but zeros are then at
-//! the ends of the list, and are left out: a quarter of all products in the gradient of a 14 x 14 image through 5 x 5.
+//! Taps are sorted by kernel row. Those of a pixel near the upper or lower edge that meet nothing
+//! but zeros are then at the ends of the list, and are left out: a quarter of all products in the
+//! gradient of a 14 x 14 image through 5 x 5.
 //!
-//! The last vector of a row is moved back to end with the row, and computes some pixels again; so nothing but whole
-//! vectors is read and written, unless the row is shorter than one.
+//! The last vector of a row is moved back to end with the row, and computes some pixels again; so
+//! nothing but whole vectors is read and written, unless the row is shorter than one.
 //!
 //! There are 8 to 12 accumulators for any R: 6 x 2, 4 x 2, 3 x 3, 2 x 6, and 1 x 8 for one channel.
 //! (4 x 3 and 3 x 4 would need all 16 registers, and one accumulator ends up on the stack.)
@@ -174,8 +176,8 @@ fn vectors<S: Simd>(phase: &Phase) -> usize {
     phase.grid[0] * phase.grid[1].div_ceil(S::LANES)
 }
 
-/// A vector in the list: its offset in the source, its offset in the output channel, how many leading pixels an earlier
-/// vector has, and the range of taps that meet more than zeros.
+/// A vector in the list: its offset in the source, its offset in the output channel, how many
+/// leading pixels an earlier vector has, and the range of taps that meet more than zeros.
 type Vector = [u32; FIELDS];
 const FIELDS: usize = 5;
 
@@ -266,12 +268,14 @@ impl Job<'_> {
         }
         let (tiles, _) = list.as_chunks::<V>();
         for vectors in &tiles[..count.div_ceil(V)] {
-            // The further down, the fewer rows of zeros above, and the more below: both limits fall.
+            // The further down, the fewer rows of zeros above, and the more below: both limits
+            // fall.
             let ([.., start, _], [.., end]) = (vectors[V - 1], vectors[0]);
             let taps = &self.taps[start as usize..end as usize];
             let weights = &weights[R * start as usize..R * end as usize];
-            // SAFETY: the furthest vector and tap are inside the image, as was checked; the weights are R for each tap;
-            // the output has R channels from `first` on, each with the places in the list.
+            // SAFETY: the furthest vector and tap are inside the image, as was checked; the weights
+            // are R for each tap; the output has R channels from `first` on, each with the places
+            // in the list.
             unsafe {
                 let x = vectors.map(|[source, ..]| self.image.as_ptr().add(source as usize));
                 let at = |k: usize| *taps.get_unchecked(k) as usize;

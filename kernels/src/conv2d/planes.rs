@@ -13,8 +13,8 @@ pub(super) struct Planes {
     pub(super) before: [usize; 2],
     /// Size of a plane with its zeros.
     pub(super) padded: [usize; 2],
-    /// The columns of a padded row are sorted by their remainder modulo this: where it is the stride, elements that
-    /// neighbouring output pixels take through one tap are neighbours.
+    /// The columns of a padded row are sorted by their remainder modulo this: where it is the
+    /// stride, elements that neighbouring output pixels take through one tap are neighbours.
     pub(super) sorted: usize,
 }
 

@@ -1,4 +1,5 @@
-//! Kernels of 1 x 1, stride 1, no padding: for each image and group `y [o, pixels] = w [o, c] x [c, pixels]`.
+//! Kernels of 1 x 1, stride 1, no padding: for each image and group `y [o, pixels] = w [o, c] x [c,
+//! pixels]`.
 
 use super::Conv2dDims;
 use crate::{
@@ -28,7 +29,8 @@ pub(super) fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32]
     products(dx, write, w, dy, [c, o, d.h * d.w], d, |w| Mat::row_major(w, o, c).t());
 }
 
-/// `out[image, group] (=|+=) matrix(weights[group]) * planes[image, group]`, each `[m, pixels] = [m, k] [k, pixels]`.
+/// `out[image, group] (=|+=) matrix(weights[group]) * planes[image, group]`, each `[m, pixels] =
+/// [m, k] [k, pixels]`.
 fn products<'w>(
     out: &mut [f32],
     write: Write,

@@ -1,8 +1,10 @@
-//! The sweep down the rows: 3 x 3 kernels to one output channel from any number, so also depthwise convolutions.
+//! The sweep down the rows: 3 x 3 kernels to one output channel from any number, so also depthwise
+//! convolutions.
 //!
-//! With so few channels a product is cheap, and finding its operands is not. A row of the image meets three rows of the
-//! output, so a vector that goes down its columns loads three neighbours for nine products, and keeps all weights in
-//! registers. Several input channels are added one after the other.
+//! With so few channels a product is cheap, and finding its operands is not. A row of the image
+//! meets three rows of the output, so a vector that goes down its columns loads three neighbours
+//! for nine products, and keeps all weights in registers. Several input channels are added one
+//! after the other.
 //!
 //! ```text
 //! for each image, for each output channel:    (threads split these)
@@ -24,13 +26,15 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Whether a convolution from `channels` to `lanes` channels in each group is possible here, and faster. It would be possible with any
-/// number of lanes, but [`pixels`](super::pixels) loads less for several.
+/// Whether a convolution from `channels` to `lanes` channels in each group is possible here, and
+/// faster. It would be possible with any number of lanes, but [`pixels`](super::pixels) loads less
+/// for several.
 pub(super) fn pays(d: &Conv2dDims, lanes: usize, channels: usize) -> bool {
     d.is_square(1) && lanes == 1 && channels > 0 && d.h * d.w > 0
 }
 
-/// Computes `out [images, groups, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining taps.
+/// Computes `out [images, groups, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining
+/// taps.
 pub(super) fn run(sweep: &Sweep, out: Shared) {
     let isa = Isa::current();
     sweep.each_piece(sweep.groups, usize::MAX, |images, groups| {
@@ -79,8 +83,9 @@ impl SimdKernel for Piece<'_> {
                     }
                     let columns =
                         Columns { x_step, y_step: cols, rows, bias: s.splat(bias), write };
-                    // SAFETY: rows + 2 rows of cols + 2 floats are in the plane, by the assertion, and a vector after them;
-                    // the output has this group, and no other piece writes it.
+                    // SAFETY: rows + 2 rows of cols + 2 floats are in the plane, by the assertion,
+                    // and a vector after them; the output has this group, and no other piece writes
+                    // it.
                     unsafe {
                         let x = padded.as_ptr().add(corner);
                         let y = self.out.add((image * self.sweep.groups + group) * channel);
@@ -109,8 +114,8 @@ impl<S: Simd> Columns<S> {
     /// A vector of columns, of which the first `wide` are written.
     ///
     /// # Safety
-    /// `rows + 2` rows at `x`, `x_step` apart, must have LANES + 2 readable floats; `rows` rows at `y`, `y_step` apart,
-    /// `wide` floats that are writable, and readable where they are added to.
+    /// `rows + 2` rows at `x`, `x_step` apart, must have LANES + 2 readable floats; `rows` rows at
+    /// `y`, `y_step` apart, `wide` floats that are writable, and readable where they are added to.
     #[inline(always)]
     unsafe fn run(
         &self,
@@ -150,8 +155,8 @@ impl<S: Simd> Columns<S> {
     }
 }
 
-/// What a row of the image adds to the output rows above, here and below it. Summed before it is added, or each row would
-/// wait for nine multiply-adds of the last.
+/// What a row of the image adds to the output rows above, here and below it. Summed before it is
+/// added, or each row would wait for nine multiply-adds of the last.
 ///
 /// # Safety
 /// LANES + 2 floats must be readable at `x`.

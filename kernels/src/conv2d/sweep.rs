@@ -1,7 +1,9 @@
-//! What forward and the gradient of the input have in common: every output pixel is a sum over taps.
+//! What forward and the gradient of the input have in common: every output pixel is a sum over
+//! taps.
 //!
-//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel takes. Five engines run it:
-//! [`channels`], [`pixels`] and [`images`], named after what their vectors hold, [`winograd`] and [`rows`].
+//! A [`Sweep`] says which element of the padded image and which weight each tap of each pixel
+//! takes. Five engines run it: [`channels`], [`pixels`] and [`images`], named after what their
+//! vectors hold, [`winograd`] and [`rows`].
 
 use super::{Conv2dDims, channels, cost::Sums, images, pixels, planes::Planes, rows, winograd};
 use crate::{
@@ -19,7 +21,8 @@ pub(super) struct Sweep<'a> {
     pub(super) groups: usize,
     /// Output channels in a group.
     pub(super) lanes: usize,
-    /// The weight of lane `l` at a tap is `weights[group * group_step + l * lane_step + tap.weight]`.
+    /// The weight of lane `l` at a tap is `weights[group * group_step + l * lane_step +
+    /// tap.weight]`.
     pub(super) weights: &'a [f32],
     pub(super) group_step: usize,
     pub(super) lane_step: usize,
@@ -122,8 +125,8 @@ impl Phase {
     }
 }
 
-/// The source offsets of pixels from number `first` on, which are counted over images of `grid` pixels: `step` is from one
-/// image, row and column to the next.
+/// The source offsets of pixels from number `first` on, which are counted over images of `grid`
+/// pixels: `step` is from one image, row and column to the next.
 pub(super) fn pixel_offsets(
     first: usize,
     grid: [usize; 2],
@@ -145,7 +148,8 @@ pub(super) fn pixel_offsets(
     })
 }
 
-/// Cuts a range of panels, of which each group has `per_group`, where the group changes: the groups, each with its panels.
+/// Cuts a range of panels, of which each group has `per_group`, where the group changes: the
+/// groups, each with its panels.
 pub(super) fn by_group(
     panels: Range<usize>,
     per_group: usize,
@@ -156,8 +160,9 @@ pub(super) fn by_group(
     })
 }
 
-/// Cuts a range of units, counted row by row with `per_row` in each, into rectangles: the rest of a row that was cut, at
-/// most `at_once` whole rows at a time, and the start of one that is cut. Each is its rows, and where it lies in them.
+/// Cuts a range of units, counted row by row with `per_row` in each, into rectangles: the rest of a
+/// row that was cut, at most `at_once` whole rows at a time, and the start of one that is cut. Each
+/// is its rows, and where it lies in them.
 pub(super) fn rectangles(
     mut units: Range<usize>,
     per_row: usize,
@@ -199,8 +204,8 @@ impl Sweep<'_> {
         self.phases.iter().map(|p| p.taps.len()).sum()
     }
 
-    /// For a sweep whose taps are a 3 x 3 square of each plane: the corner of the square in the padded plane, and the place
-    /// in it of each tap.
+    /// For a sweep whose taps are a 3 x 3 square of each plane: the corner of the square in the
+    /// padded plane, and the place in it of each tap.
     pub(super) fn square(&self) -> (usize, [usize; 9]) {
         let taps = &self.phases[0].taps[..9];
         let corner = taps.iter().map(|tap| tap.source as usize).min().unwrap_or(0);
@@ -214,7 +219,8 @@ impl Sweep<'_> {
         &self.source[(image * self.groups + group) * len..][..len]
     }
 
-    /// Writes the bias of each group, if there is one, to the start of its `width` floats, and zero to the others.
+    /// Writes the bias of each group, if there is one, to the start of its `width` floats, and zero
+    /// to the others.
     pub(super) fn pad_bias(&self, to: &mut [f32], width: usize) {
         to.fill(0.0);
         let groups = self.bias.unwrap_or_default().chunks_exact(self.lanes);
@@ -223,8 +229,8 @@ impl Sweep<'_> {
         }
     }
 
-    /// Cuts the work for the threads, where an image consists of `panels`, and calls `f` with images and panels: all
-    /// panels of at most `at_once` images, or some panels of one image.
+    /// Cuts the work for the threads, where an image consists of `panels`, and calls `f` with
+    /// images and panels: all panels of at most `at_once` images, or some panels of one image.
     pub(super) fn each_piece(
         &self,
         panels: usize,

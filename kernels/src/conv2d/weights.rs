@@ -1,8 +1,8 @@
 //! The gradient of the weights as a sum over pixels: lanes are output channels, rows are taps.
 //!
-//! `dw[tap][o] = sum over pixels of x[pixel + tap] * dy[pixel][o]` is the [`sweep`](super::channels) with pixels and taps changing
-//! places: again the image is read one float at a time at `pixel offset + tap offset`, and `dy`, transposed,
-//! as vectors.
+//! `dw[tap][o] = sum over pixels of x[pixel + tap] * dy[pixel][o]` is the
+//! [`sweep`](super::channels) with pixels and taps changing places: again the image is read one
+//! float at a time at `pixel offset + tap offset`, and `dy`, transposed, as vectors.
 //!
 //! ```text
 //! for each run of images:                 (threads split panels of output channels, or taps)
@@ -31,7 +31,8 @@ use crate::{
 };
 use std::ops::Range;
 
-/// `dw [o, taps]` from `dy` and `x`; tap `t` reads the image at `taps[t]`, a pixel at `row * step[0] + col * step[1]`.
+/// `dw [o, taps]` from `dy` and `x`; tap `t` reads the image at `taps[t]`, a pixel at `row *
+/// step[0] + col * step[1]`.
 pub(super) struct WeightSums<'a> {
     pub(super) dy: &'a [f32],
     pub(super) x: &'a [f32],
@@ -116,7 +117,8 @@ impl SimdKernel for Piece<'_> {
                 self.images(s, &mut sums, images, &padded, len, base);
             }
         }
-        // SAFETY: dw has `lanes` rows of taps.len() floats from here on, and no other piece has this part of them.
+        // SAFETY: dw has `lanes` rows of taps.len() floats from here on, and no other piece has
+        // this part of them.
         unsafe {
             let first = (self.group * d.o_group() + first_lane) * taps.len() + self.taps.start;
             let to = self.out.add(first);
@@ -135,8 +137,8 @@ impl SimdKernel for Piece<'_> {
 }
 
 impl Piece<'_> {
-    /// Adds what some images contribute. Element `taps[t] - base + pixel` of `x` belongs to the first image, the next is
-    /// `image_step` further.
+    /// Adds what some images contribute. Element `taps[t] - base + pixel` of `x` belongs to the
+    /// first image, the next is `image_step` further.
     #[inline(always)]
     fn images<S: Simd>(
         &self,
@@ -172,8 +174,8 @@ impl Piece<'_> {
                     let taps = &taps[rows];
                     assert!(to.len() >= (taps.len() - 1) * width + wide);
                     let tile = TapTile { x, base, taps, pixels, dy, to, width };
-                    // SAFETY: as many taps as rows, and room for their sums; all were checked to be inside the image, and
-                    // `dy` is a panel for each pixel.
+                    // SAFETY: as many taps as rows, and room for their sums; all were checked to be
+                    // inside the image, and `dy` is a panel for each pixel.
                     unsafe { sized(s, taps.len(), lanes, tile) };
                 }
             }
@@ -200,7 +202,8 @@ impl Piece<'_> {
                     ((first_image + i) * d.groups + self.group) * d.o_group() + first_lane;
                 let from = &dy[channel * per_image..][..lanes * per_image];
                 let to = &mut to[(pixel - block.start) * wide..][..run * wide];
-                // SAFETY: the run is inside each of the `lanes` channels in `from`, and `to` has a row for each pixel.
+                // SAFETY: the run is inside each of the `lanes` channels in `from`, and `to` has a
+                // row for each pixel.
                 unsafe {
                     transpose_into(
                         s,
@@ -233,7 +236,8 @@ struct TapTile<'a> {
 impl<S: Simd> Tile<S> for TapTile<'_> {
     #[inline(always)]
     unsafe fn run<const R: usize, const V: usize>(self, s: S) {
-        // SAFETY: `images` checked that the furthest pixel and tap are inside x, and the lengths of the others.
+        // SAFETY: `images` checked that the furthest pixel and tap are inside x, and the lengths of
+        // the others.
         unsafe {
             let rows = std::array::from_fn(|r| {
                 self.x.as_ptr().add(*self.taps.get_unchecked(r) as usize - self.base)

@@ -1,8 +1,10 @@
-//! Twins of [`conv2d`](crate::conv2d). All four walk the same products `y += x * w` of the definition.
+//! Twins of [`conv2d`](crate::conv2d). All four walk the same products `y += x * w` of the
+//! definition.
 
 use crate::conv2d::Conv2dDims;
 
-/// Calls `f(y index, x index, w index)` for every product of the convolution; padding contributes none.
+/// Calls `f(y index, x index, w index)` for every product of the convolution; padding contributes
+/// none.
 pub fn for_each_product(d: &Conv2dDims, mut f: impl FnMut(usize, usize, usize)) {
     let (oh, ow, [kh, kw]) = (d.oh(), d.ow(), d.kernel);
     let (c_group, o_group) = (d.c / d.groups, d.o / d.groups);
@@ -14,7 +16,8 @@ pub fn for_each_product(d: &Conv2dDims, mut f: impl FnMut(usize, usize, usize)) 
                     for c in 0..c_group {
                         for i in 0..kh {
                             for j in 0..kw {
-                                // In the padded image; unsigned subtraction below skips what lies outside.
+                                // In the padded image; unsigned subtraction below skips what lies
+                                // outside.
                                 let (xh, xw) = (
                                     yh * d.stride[0] + i * d.dilation[0],
                                     yw * d.stride[1] + j * d.dilation[1],

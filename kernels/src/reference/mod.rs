@@ -1,4 +1,5 @@
-//! The naive twin of every kernel: the definition, written as plainly as it can be, and the oracle of every test.
+//! The naive twin of every kernel: the definition, written as plainly as it can be, and the oracle
+//! of every test.
 //!
 //! Twins compute in `f64` from the same arguments, so their own rounding does not matter.
 

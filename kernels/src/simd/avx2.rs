@@ -34,8 +34,8 @@ impl Avx2 {
     }
 }
 
-// SAFETY (of every block below that only computes): the token proves that the processor has the instructions. The
-// comment is repeated in short at each, as the lint asks.
+// SAFETY (of every block below that only computes): the token proves that the processor has the
+// instructions. The comment is repeated in short at each, as the lint asks.
 impl Simd for Avx2 {
     type F32 = __m256;
     type Mask = __m256;
@@ -63,7 +63,8 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn stream(self, p: *mut f32, v: __m256) {
-        // SAFETY: AVX is there; the caller promises 8 writable floats at an aligned address, and a fence.
+        // SAFETY: AVX is there; the caller promises 8 writable floats at an aligned address, and a
+        // fence.
         unsafe { _mm256_stream_ps(p, v) }
     }
 
@@ -241,7 +242,8 @@ impl Simd for Avx2 {
     fn deinterleave(self, a: __m256, b: __m256) -> (__m256, __m256) {
         // SAFETY: AVX2 is there.
         unsafe {
-            // Shuffles work within 128-bit halves: first give each result its half-vectors, then sort those.
+            // Shuffles work within 128-bit halves: first give each result its half-vectors, then
+            // sort those.
             let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
             let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
             (

@@ -32,13 +32,14 @@ impl Avx512 {
     }
 }
 
-// SAFETY (of every block below that only computes): the token proves that the processor has the instructions. The
-// comment is repeated in short at each, as the lint asks.
+// SAFETY (of every block below that only computes): the token proves that the processor has the
+// instructions. The comment is repeated in short at each, as the lint asks.
 impl Simd for Avx512 {
     type F32 = __m512;
     type Mask = __mmask16;
     const LANES: usize = 16;
-    // The accumulators would fit for 14, but the pointers to the rows do not: there are 16 registers for those.
+    // The accumulators would fit for 14, but the pointers to the rows do not: there are 16
+    // registers for those.
     const TILE_ROWS: usize = 8;
 
     #[inline(always)]
@@ -61,7 +62,8 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn stream(self, p: *mut f32, v: __m512) {
-        // SAFETY: AVX-512F is there; the caller promises 16 writable floats at an aligned address, and a fence.
+        // SAFETY: AVX-512F is there; the caller promises 16 writable floats at an aligned address,
+        // and a fence.
         unsafe { _mm512_stream_ps(p, v) }
     }
 

@@ -1,4 +1,5 @@
-//! NEON: two registers of 4 lanes make one vector of 8, so that the 6 x 16 tile uses 24 of the 32 registers.
+//! NEON: two registers of 4 lanes make one vector of 8, so that the 6 x 16 tile uses 24 of the 32
+//! registers.
 
 use super::{Simd, SimdKernel};
 use std::arch::aarch64::*;
@@ -29,8 +30,8 @@ impl Neon {
     }
 }
 
-// SAFETY (of every block below that only computes): the token proves that the processor has the instructions. The
-// comment is repeated in short at each, as the lint asks.
+// SAFETY (of every block below that only computes): the token proves that the processor has the
+// instructions. The comment is repeated in short at each, as the lint asks.
 impl Simd for Neon {
     type F32 = Eight;
     type Mask = (uint32x4_t, uint32x4_t);

@@ -1,4 +1,5 @@
-//! The portable vector: an array, which LLVM turns into whatever the baseline of the target has (SSE2, NEON).
+//! The portable vector: an array, which LLVM turns into whatever the baseline of the target has
+//! (SSE2, NEON).
 
 use super::Simd;
 

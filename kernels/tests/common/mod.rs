@@ -32,7 +32,8 @@ impl Random {
     }
 }
 
-/// Floats with canaries around: a kernel that reads them gets NaN, one that writes them is caught by `check`.
+/// Floats with canaries around: a kernel that reads them gets NaN, one that writes them is caught
+/// by `check`.
 pub struct Guarded {
     all: Vec<f32>,
     len: usize,
@@ -71,8 +72,9 @@ pub fn abs(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x).abs()).collect()
 }
 
-/// Every element within the bound of a sum of `terms` products: `(terms + 4) u * sum of the absolute products`, with
-/// `u = 2^-24` (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
+/// Every element within the bound of a sum of `terms` products: `(terms + 4) u * sum of the
+/// absolute products`, with `u = 2^-24` (Higham, "Accuracy and Stability of Numerical Algorithms",
+/// section 3.1).
 #[track_caller]
 pub fn assert_close(what: &str, found: &[f32], expected: &[f64], magnitude: &[f64], terms: usize) {
     let unit = (terms as f64 + 4.0) * (0.5f64).powi(24);
@@ -159,7 +161,8 @@ pub fn both_writes(len: usize, f: impl Fn(&mut [f32], Write)) -> Vec<f32> {
     set
 }
 
-/// Checks every element: NaN and infinities exactly, others within `absolute + relative * |expected|`.
+/// Checks every element: NaN and infinities exactly, others within `absolute + relative *
+/// |expected|`.
 #[track_caller]
 pub fn assert_near(actual: &[f32], expected: &[f64], absolute: f64, relative: f64) {
     assert_eq!(actual.len(), expected.len());

@@ -62,8 +62,8 @@ pub trait Callback: Send {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) becomes a warning
-    /// ([`Outcome::warnings`](super::Outcome::warnings)): that a log cannot be written is no reason to
-    /// end a run. Any other error ends the run.
+    /// ([`Outcome::warnings`](super::Outcome::warnings)): that a log cannot be written is no reason
+    /// to end a run. Any other error ends the run.
     fn on_evaluation(&mut self, _evaluation: &EvaluationInfo<'_>) -> Result<()> {
         Ok(())
     }
@@ -179,8 +179,8 @@ pub struct EvaluationInfo<'a> {
     pub evaluation: &'a Evaluation,
     /// The largest number of epochs.
     pub epochs: u64,
-    /// Where the state was saved and what it is kept for; `None` if there was no room for it, and in
-    /// the background, where it is not known yet.
+    /// Where the state was saved and what it is kept for; `None` if there was no room for it, and
+    /// in the background, where it is not known yet.
     pub checkpoint: Option<(&'a Path, Roles)>,
     /// Training images per second, evaluations and saving not counted.
     pub images_per_second: f64,

@@ -27,7 +27,8 @@ use crate::error::{Error, Result};
 /// in it from which step on the older ones are to be forgotten.
 ///
 /// An event file always ends with a whole record. If one cannot be written, because the disk is
-/// full, that is a warning of the run; it is kept in memory and written with the next, or at the end.
+/// full, that is a warning of the run; it is kept in memory and written with the next, or at the
+/// end.
 pub struct TensorBoard {
     dir: PathBuf,
     file: Option<Append>,

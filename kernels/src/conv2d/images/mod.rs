@@ -1,9 +1,9 @@
 //! Images in the lanes: for few channels of small images, in batches.
 //!
-//! A vector holds one pixel of as many images as it has lanes. So rows may have any width, no pixel is computed twice, and taps
-//! that reach beyond the edge are left out, where other engines multiply zeros: in the gradient of a 14 x 14 image through
-//! 5 x 5 those are half of all products. The price is transposing the batch: [`gather`] on the way in, and back on
-//! the way out.
+//! A vector holds one pixel of as many images as it has lanes. So rows may have any width, no pixel
+//! is computed twice, and taps that reach beyond the edge are left out, where other engines
+//! multiply zeros: in the gradient of a 14 x 14 image through 5 x 5 those are half of all products.
+//! The price is transposing the batch: [`gather`] on the way in, and back on the way out.
 //!
 //! `sweep.rs` is forward and the gradient of the input, `weights.rs` that of the weights.
 
@@ -32,7 +32,8 @@ pub(super) fn products(d: &Conv2dDims) -> usize {
 /// The rectangle of elements that each output pixel reads.
 #[derive(Clone, Copy)]
 struct Window {
-    /// Where that of the first pixel starts, counted from the corner of the image: with padding before it.
+    /// Where that of the first pixel starts, counted from the corner of the image: with padding
+    /// before it.
     corner: [isize; 2],
     size: [usize; 2],
     image: [usize; 2],
@@ -43,7 +44,8 @@ impl Window {
         Self { corner: d.padding.map(|p| -(p as isize)), size: d.kernel, image: [d.h, d.w] }
     }
 
-    /// Which rows (axis 0) or columns of the window of pixel `at` are inside the image, and where the first of them lies.
+    /// Which rows (axis 0) or columns of the window of pixel `at` are inside the image, and where
+    /// the first of them lies.
     #[inline(always)]
     fn inside(&self, axis: usize, at: usize) -> (Range<usize>, usize) {
         let (start, image) = (at as isize + self.corner[axis], self.image[axis] as isize);
@@ -74,7 +76,8 @@ struct Source<'a> {
     pixels: usize,
 }
 
-/// `to[pixel][channel][image]`, with `wide` images of which the first `images` are there; zero in the others.
+/// `to[pixel][channel][image]`, with `wide` images of which the first `images` are there; zero in
+/// the others.
 #[inline(always)]
 fn gather<S: Simd>(s: S, to: &mut [f32], wide: usize, images: usize, source: &Source) {
     let Source { from, image, plane, channels, pixels } = *source;
@@ -86,7 +89,8 @@ fn gather<S: Simd>(s: S, to: &mut [f32], wide: usize, images: usize, source: &So
     for at in (0..images).step_by(S::LANES) {
         let some = S::LANES.min(images - at);
         for channel in 0..channels {
-            // SAFETY: so many pixels are in `from` for these images, and so many vectors in `to`, as was checked.
+            // SAFETY: so many pixels are in `from` for these images, and so many vectors in `to`,
+            // as was checked.
             unsafe {
                 let from = from.as_ptr().add(at * image + channel * plane);
                 let to = to.as_mut_ptr().add(channel * wide + at);

@@ -30,7 +30,8 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, stride 1 and adjoining taps.
+/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, stride 1 and
+/// adjoining taps.
 pub(in super::super) fn run(sweep: &mut Sweep, out: Shared) {
     let plane = sweep.planes.plane() as u32;
     sweep.phases[0].taps.sort_by_key(|tap| (tap.source % plane, tap.source / plane));
@@ -132,14 +133,15 @@ impl SimdKernel for Piece<'_> {
                 bias: bias.map(|bias| &bias[outputs.clone()]),
                 sums: &mut sums[..tile.len() * pixels * wide],
             };
-            // SAFETY: the source has the rows that the windows of these rows have in the image; there are as many weights
-            // and sums as the tile has rows.
+            // SAFETY: the source has the rows that the windows of these rows have in the image;
+            // there are as many weights and sums as the tile has rows.
             unsafe { sized(s, tile.len(), self.images.len(), image_tile) };
             for (sums, output) in sums.chunks_exact(pixels * wide).zip(outputs) {
                 for at in (0..self.images.len()).step_by(S::LANES) {
                     let image = (self.images.start + at) * groups * lanes + output;
                     let (from, images) = (&sums[at..], S::LANES.min(self.images.len() - at));
-                    // SAFETY: the output has these rows of this channel in each image, and no other piece writes them.
+                    // SAFETY: the output has these rows of this channel in each image, and no other
+                    // piece writes them.
                     unsafe {
                         let to = self.out.add(image * channel + self.rows.start * cols);
                         let to_step = groups * lanes * channel;
@@ -185,7 +187,8 @@ impl<S: Simd> Tile<S> for ImageTile<'_> {
                 for (i, y) in high.clone().zip(y - self.top..) {
                     let tap = (i * self.window.size[1] + across.start) * self.channels;
                     let place = (y * self.window.image[1] + x) * self.channels * wide;
-                    // SAFETY: this row of the window is inside the image; R weights belong to each tap.
+                    // SAFETY: this row of the window is inside the image; R weights belong to each
+                    // tap.
                     unsafe {
                         let source = self.source.as_ptr().add(place);
                         let source = std::array::from_fn(|v| source.wrapping_add(v * S::LANES));

@@ -1,4 +1,5 @@
-//! The gradient of the weights: a tile is R output channels by two input channels, and the sum runs over pixels and images.
+//! The gradient of the weights: a tile is R output channels by two input channels, and the sum runs
+//! over pixels and images.
 //!
 //! ```text
 //! for each R output channels and row of the window:        (threads split these)
@@ -59,7 +60,8 @@ impl SimdKernel for Tiles {
     }
 }
 
-/// Some units of a group, on one thread: a unit is a tile of output channels and a row of the window.
+/// Some units of a group, on one thread: a unit is a tile of output channels and a row of the
+/// window.
 struct Piece<'a> {
     dy: &'a [f32],
     x: &'a [f32],
@@ -134,7 +136,8 @@ impl SimdKernel for Piece<'_> {
 }
 
 impl Piece<'_> {
-    /// `sums[lane][column of the window][channel] += ` what one vector of images contributes to `lanes` output channels.
+    /// `sums[lane][column of the window][channel] += ` what one vector of images contributes to
+    /// `lanes` output channels.
     #[inline(always)]
     fn unit<S: Simd>(
         &self,
@@ -169,8 +172,8 @@ impl Piece<'_> {
                         sums: &mut sums[(j * channels + c) * S::LANES..],
                         sums_step: kw * channels * S::LANES,
                     };
-                    // SAFETY: the pixels meet the image here, so both have a vector for each of them and each of their
-                    // channels, and the sums one for each two channels.
+                    // SAFETY: the pixels meet the image here, so both have a vector for each of
+                    // them and each of their channels, and the sums one for each two channels.
                     unsafe { sized(s, lanes, (channels - c) * S::LANES, tile) };
                 }
             }
@@ -178,7 +181,8 @@ impl Piece<'_> {
     }
 }
 
-/// Some rows of pixels, at one place of the window, for a few output channels and one or two input channels.
+/// Some rows of pixels, at one place of the window, for a few output channels and one or two input
+/// channels.
 struct PixelsTile<'a> {
     /// Rows and columns of pixels.
     grid: [usize; 2],
@@ -186,7 +190,8 @@ struct PixelsTile<'a> {
     dy: &'a [f32],
     /// Vectors from one row of `dy` to the next.
     dy_row: usize,
-    /// From the first of the two channels on: a vector of images for each of the `channels` of a pixel.
+    /// From the first of the two channels on: a vector of images for each of the `channels` of a
+    /// pixel.
     x: &'a [f32],
     x_row: usize,
     channels: usize,

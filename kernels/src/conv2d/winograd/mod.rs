@@ -1,4 +1,5 @@
-//! Winograd's F(2x2, 3x3): a 3 x 3 kernel with 16 products for 4 outputs instead of 36, or 25 where the stride is 2.
+//! Winograd's F(2x2, 3x3): a 3 x 3 kernel with 16 products for 4 outputs instead of 36, or 25 where
+//! the stride is 2.
 //!
 //! Four outputs in a square depend on a tile `d` of each input channel. With the kernel `g`,
 //!
@@ -6,10 +7,11 @@
 //! y = A' [sum over channels of (G g G') * (B' d B)] A        * is element by element, ' transposes
 //! ```
 //!
-//! with the small matrices in `transform.rs` (for stride 1: Lavin and Gray, "Fast Algorithms for Convolutional Networks",
-//! 2016; for stride 2 the same idea for the elements that the stride tells apart). This is linear in `g`, so the gradient of
-//! `g` is its transpose, with the same matrices: `dg = G' [sum over tiles of (A dy A') * (B' d B)] G`. Either sum is a matrix
-//! product for each place in a transformed tile; around them lie only additions, with lanes for channels:
+//! with the small matrices in `transform.rs` (for stride 1: Lavin and Gray, "Fast Algorithms for
+//! Convolutional Networks", 2016; for stride 2 the same idea for the elements that the stride tells
+//! apart). This is linear in `g`, so the gradient of `g` is its transpose, with the same matrices:
+//! `dg = G' [sum over tiles of (A dy A') * (B' d B)] G`. Either sum is a matrix product for each
+//! place in a transformed tile; around them lie only additions, with lanes for channels:
 //!
 //! ```text
 //! for each block of tiles:
@@ -18,8 +20,9 @@
 //!   for each place: a matrix product        sweep.rs: forward and the gradient of the input, weights.rs: that of the weights
 //! ```
 //!
-//! The transforms multiply by 1, -1 and 1/2 only, and the sums are made in parts, so the error is no larger than that of
-//! the direct loops. But an infinity or a NaN in the input reaches all outputs of its tile.
+//! The transforms multiply by 1, -1 and 1/2 only, and the sums are made in parts, so the error is
+//! no larger than that of the direct loops. But an infinity or a NaN in the input reaches all
+//! outputs of its tile.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
@@ -51,8 +54,8 @@ thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Runs `f`, whose convolutions on this thread take the direct loops; so does the whole process with
-/// `FERROTAPE_WINOGRAD=0` in its environment. For tests and benches.
+/// Runs `f`, whose convolutions on this thread take the direct loops; so does the whole process
+/// with `FERROTAPE_WINOGRAD=0` in its environment. For tests and benches.
 pub fn without_winograd<R>(f: impl FnOnce() -> R) -> R {
     struct PutBack(bool);
     impl Drop for PutBack {
@@ -139,8 +142,8 @@ impl Block {
     }
 }
 
-/// Where transformed tiles go: a channel of a tile, at a place, to `place * self.place + tile * self.tile + channel *
-/// self.channel`; vectors of channels stay together.
+/// Where transformed tiles go: a channel of a tile, at a place, to `place * self.place + tile *
+/// self.tile + channel * self.channel`; vectors of channels stay together.
 #[derive(Clone, Copy)]
 struct Layout {
     place: usize,
@@ -153,7 +156,8 @@ impl Layout {
         place * self.place + tile * self.tile + channel * self.channel
     }
 
-    /// A little more than the tiles need, as 16 places a power of two apart would compete for one set of L1.
+    /// A little more than the tiles need, as 16 places a power of two apart would compete for one
+    /// set of L1.
     fn place_step(tiles: usize, channels: usize) -> usize {
         tiles * channels + 16
     }
@@ -200,7 +204,8 @@ impl Window<'_> {
             band[(start + inside) * channels..].fill(0.0);
             let from = &planes[row * w + skipped..];
             assert!(from.len() >= (depth - 1) * h * w + inside);
-            // SAFETY: `inside` pixels of each channel are left in `from`, and there is room for them in the band.
+            // SAFETY: `inside` pixels of each channel are left in `from`, and there is room for
+            // them in the band.
             unsafe {
                 let to = band.as_mut_ptr().add(start * channels);
                 transpose_into(s, to, channels, from.as_ptr(), h * w, depth, inside, Write::Set);
@@ -229,7 +234,8 @@ impl Window<'_> {
         for tile in 0..tiles {
             let corner = T::STEP * (tile / tile_cols * cols + tile % tile_cols);
             for channel in (0..channels).step_by(S::LANES) {
-                // SAFETY: the pixels of the tile, from the corner on, are inside the band; the furthest place was checked.
+                // SAFETY: the pixels of the tile, from the corner on, are inside the band; the
+                // furthest place was checked.
                 unsafe {
                     let from = band.as_ptr().add(corner * channels + channel);
                     let to = inputs.as_mut_ptr().add(layout.at([0, tile, channel]));

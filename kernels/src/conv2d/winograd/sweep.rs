@@ -28,8 +28,8 @@ use crate::{
 };
 use std::{marker::PhantomData, ops::Range};
 
-/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, whose taps are those of a stride of 1, a 3 x 3
-/// square; the tiles stand for the stride there is.
+/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, whose taps are those
+/// of a stride of 1, a 3 x 3 square; the tiles stand for the stride there is.
 pub(in crate::conv2d) fn run(sweep: &Sweep, tiles: Tiles, out: Shared) {
     match tiles {
         Tiles::Unit => run_with::<Unit>(sweep, out),
@@ -131,8 +131,8 @@ impl<T: Transform> SimdKernel for Piece<'_, T> {
 }
 
 impl<T: Transform> Piece<'_, T> {
-    /// For each axis, the place in the unpadded planes where the first tile begins, and how many of its outputs come before the
-    /// first.
+    /// For each axis, the place in the unpadded planes where the first tile begins, and how many of
+    /// its outputs come before the first.
     fn origin(&self) -> [(isize, usize); 2] {
         let planes = &self.sweep.planes;
         let (corner, _) = self.sweep.square();
@@ -247,7 +247,8 @@ impl<T: Transform> Piece<'_, T> {
                 for i in 0..T::OUT {
                     let line = T::output(s, rows_of_tile[i]);
                     for j in 0..T::OUT {
-                        // Those before the first row or column wrap around, and are no less outside than those after the last.
+                        // Those before the first row or column wrap around, and are no less outside
+                        // than those after the last.
                         let (row, col) =
                             ((row + i).wrapping_sub(above), (col + j).wrapping_sub(left));
                         if row < rows && col < ow {
@@ -261,7 +262,8 @@ impl<T: Transform> Piece<'_, T> {
         let group = panels.start / self.per_group;
         let first_lane = panels.start % self.per_group * panel::<S>();
         let channels = (strip.image * groups + group) * lanes + first_lane;
-        // SAFETY: the output has these channels of this image, and in each of them these rows; no other piece has them.
+        // SAFETY: the output has these channels of this image, and in each of them these rows; no
+        // other piece has them.
         unsafe {
             let to = self.out.add(channels * channel + first_row * ow);
             let count = width.min(lanes - first_lane);
@@ -270,7 +272,8 @@ impl<T: Transform> Piece<'_, T> {
     }
 }
 
-/// A few tiles, one place, one panel: `products [tiles, width] = inputs [tiles, channels] * kernels [depth, wide]`.
+/// A few tiles, one place, one panel: `products [tiles, width] = inputs [tiles, channels] * kernels
+/// [depth, wide]`.
 struct Product<'a> {
     inputs: &'a [f32],
     channels: usize,
@@ -291,8 +294,8 @@ impl<S: Simd> Tile<S> for Product<'_> {
         for first in (0..self.depth).step_by(part) {
             let write = if first > 0 { Write::Add } else { Write::Set };
             let part = part.min(self.depth - first);
-            // SAFETY: R rows of at least `depth` channels, checked above; the kernels are `depth` rows of a panel, and the
-            // panel lies inside the width.
+            // SAFETY: R rows of at least `depth` channels, checked above; the kernels are `depth`
+            // rows of a panel, and the panel lies inside the width.
             unsafe {
                 let inputs = self.inputs.as_ptr();
                 let rows = std::array::from_fn(|r| inputs.add(r * self.channels + first));

@@ -18,8 +18,8 @@ pub(super) trait Transform: Copy + Sync {
     const STEP: usize;
     /// Outputs in a line of a tile.
     const OUT: usize;
-    /// Which of the transformed kernel's numbers each product in a line takes. One that is taken again is its own index
-    /// no more.
+    /// Which of the transformed kernel's numbers each product in a line takes. One that is taken
+    /// again is its own index no more.
     const PLACES: &'static [usize];
 
     /// Number `place` of `B' d`.
@@ -31,8 +31,9 @@ pub(super) trait Transform: Copy + Sync {
     /// `A' m`
     fn output<S: Simd>(s: S, m: Line<S>) -> Line<S>;
 
-    /// For outputs whose first would be that of a convolution of stride 1 at place `corner` of the input: the place of the
-    /// first tile's first element, and how many of its outputs come before the first.
+    /// For outputs whose first would be that of a convolution of stride 1 at place `corner` of the
+    /// input: the place of the first tile's first element, and how many of its outputs come before
+    /// the first.
     fn origin(corner: isize) -> (isize, usize) {
         (corner, 0)
     }
@@ -103,8 +104,9 @@ impl Transposed for Unit {
     }
 }
 
-/// Stride 2: five elements, two outputs, five products instead of six. Even elements meet the outer two of the kernel as
-/// in a convolution of stride 1, where three products give two outputs; odd ones meet the middle one only.
+/// Stride 2: five elements, two outputs, five products instead of six. Even elements meet the outer
+/// two of the kernel as in a convolution of stride 1, where three products give two outputs; odd
+/// ones meet the middle one only.
 ///
 /// ```text
 ///      1  0 -1  0  0          1  0  0          1  0
@@ -158,8 +160,8 @@ impl Transposed for Halving {
     }
 }
 
-/// The gradient of the input of [`Halving`]: three elements of `dy`, and with the kernel turned around four of `dx`, an odd
-/// one first, from five products instead of six.
+/// The gradient of the input of [`Halving`]: three elements of `dy`, and with the kernel turned
+/// around four of `dx`, an odd one first, from five products instead of six.
 ///
 /// ```text
 ///      1 -1  0                         0  1  0  0
@@ -197,8 +199,9 @@ impl Transform for Doubling {
         [m[3], s.add(m[0], m[1]), m[4], s.add(m[1], m[2]), s.zero()]
     }
 
-    /// With padding `p` the kernel's last row meets row 0 of `dx` at row `p - 2` of the `dy` of stride 1. Row 0 of `dx` is
-    /// even or odd as `p` is, and the first odd one up to it meets row `(p - 1) / 2` of our `dy`, rounded down.
+    /// With padding `p` the kernel's last row meets row 0 of `dx` at row `p - 2` of the `dy` of
+    /// stride 1. Row 0 of `dx` is even or odd as `p` is, and the first odd one up to it meets row
+    /// `(p - 1) / 2` of our `dy`, rounded down.
     fn origin(corner: isize) -> (isize, usize) {
         let odd = corner + 1;
         (odd.div_euclid(2), odd.rem_euclid(2).unsigned_abs())

@@ -12,7 +12,8 @@
 //!
 //! A number is one of the transformed kernel's: places that take the same one share a sum.
 //!
-//! So a sum over many tiles is made on three levels, in a block, in 16 blocks and in `dw`, and rounding errors stay small.
+//! So a sum over many tiles is made on three levels, in a block, in 16 blocks and in `dw`, and
+//! rounding errors stay small.
 
 use super::{
     Block, Layout, Tiling, Window, reach,
@@ -258,8 +259,8 @@ impl<T: Transposed> Piece<'_, T> {
             }
             let lanes = wide.min(d.o_group() - panel * wide);
             let first = self.group * d.o_group() + panel * wide;
-            // SAFETY: dw has `lanes` rows of taps() floats from row `first` on, and no other piece has the taps of these
-            // channels in them.
+            // SAFETY: dw has `lanes` rows of taps() floats from row `first` on, and no other piece
+            // has the taps of these channels in them.
             unsafe {
                 let to = self.out.add(first * d.taps() + self.channels.start * 9);
                 let from = taps.as_ptr();
@@ -269,8 +270,8 @@ impl<T: Transposed> Piece<'_, T> {
     }
 }
 
-/// A few channels and one panel: sets `sums[channel][lane]` to, or adds to it, the sum over tiles of
-/// `inputs[channel][tile] * grads[tile][lane]`.
+/// A few channels and one panel: sets `sums[channel][lane]` to, or adds to it, the sum over tiles
+/// of `inputs[channel][tile] * grads[tile][lane]`.
 struct Product<'a> {
     sums: &'a mut [f32],
     write: Write,
@@ -287,8 +288,9 @@ impl<S: Simd> Tile<S> for Product<'_> {
         let tiles = self.grads.len() / wide;
         assert!(self.inputs.len() >= (self.first + R).next_multiple_of(S::LANES) * tiles);
         assert!(self.sums.len() >= R * wide);
-        // SAFETY: a vector of channels is `tiles` rows of LANES floats, and the last one that is read is inside, by the first
-        // assertion; `grads` is `tiles` rows of a panel, and `sums` R rows, by the second.
+        // SAFETY: a vector of channels is `tiles` rows of LANES floats, and the last one that is
+        // read is inside, by the first assertion; `grads` is `tiles` rows of a panel, and `sums` R
+        // rows, by the second.
         unsafe {
             let rows = std::array::from_fn(|r| {
                 let (vector, lane) = ((self.first + r) / S::LANES, (self.first + r) % S::LANES);
