@@ -33,7 +33,9 @@ use crate::{
         MAX_ROWS, Tile, VECTORS, dot, emit, outer, panel, row_tiles, sized, transpose,
         transpose_into,
     },
-    tuning::gemm::{FEW, KC, MC, NC, RESIDENT, SHALLOW, SHORT, SHORT_DOT, SMALL},
+    tuning::gemm::{
+        DOT_DEPTH, DOT_SHORT, FAR_SHORT, FEW, KC, MC, NC, NEAR, RESIDENT, SHALLOW, SHORT, SMALL,
+    },
 };
 use std::ops::Range;
 
@@ -141,14 +143,15 @@ pub(crate) unsafe fn block(
     // The whole product decides, not the piece of it that this thread has: else the bits would
     // depend on the cut. (Whether a packed A is `resident` may depend on the piece: both orders of
     // loops form the same sums.)
-    let algorithm = match () {
-        _ if along_k && (a.rows < SHORT_DOT || b.cols == 1) => Algorithm::Dot,
-        _ if b.col_stride == 1
-            && (a.rows < SHORT || (b.rows * b.cols <= SMALL && a.rows * a.cols <= SMALL)) =>
-        {
-            Algorithm::Unpacked
-        }
-        _ => Algorithm::Packed,
+    let [a_len, b_len] = [a.rows * a.cols, b.rows * b.cols];
+    let short = |rows| a.rows < if b_len <= NEAR { rows } else { FAR_SHORT };
+    let dots = (a.cols / DOT_DEPTH).clamp(DOT_SHORT.start, DOT_SHORT.end);
+    let algorithm = if along_k && (b.cols == 1 || short(dots)) {
+        Algorithm::Dot
+    } else if b.col_stride == 1 && (short(SHORT) || a_len.max(b_len) <= SMALL) {
+        Algorithm::Unpacked
+    } else {
+        Algorithm::Packed
     };
     isa.dispatch(Block { c, c_step, write, a, b, rows, cols, algorithm });
 }

@@ -16,6 +16,8 @@
 
 /// See [`mod@crate::gemm`].
 pub(crate) mod gemm {
+    use std::ops::Range;
+
     /// Depth of a packed block: a panel of B is KC x 16 floats = 32 KiB and streams through L1, and
     /// C is read and written once for so many products. 1024^3: 89 at 256, 90 at 384, 92 at 512, 93
     /// at 768. Shorter where `k` divides into equal parts.
@@ -31,16 +33,30 @@ pub(crate) mod gemm {
     /// five loops, 23 ms so.
     pub(crate) const RESIDENT: usize = 1 << 16;
     /// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
+    /// Zen 4, 512 x 512, not packed and packed: 116 and 95 (AVX2 87 and 85) for 32 rows, 116 and
+    /// 101 (AVX2 92 and 98) for 48.
     pub(crate) const SHORT: usize = 48;
-    /// For so few columns of C, rows of A are not packed if they are contiguous.
+    /// The same where B is beyond L2 and L3, which a part of each of its rows leaves at every panel:
+    /// 2048 x 2048, 8 rows 24 and 22 (AVX2 21 and 29), 16 rows 34 and 46 (AVX2 17 and 41).
+    pub(crate) const FAR_SHORT: usize = 8;
+    /// Floats up to which B is not there: 2^21 are not, 2^22 are.
+    pub(crate) const NEAR: usize = 1 << 21;
+    /// Where a B is transposed, dot products do without packing it, but sum the lanes of each: they
+    /// pay for fewer rows than one for so many of depth. Zen 4, dot products and packed: 64 rows
+    /// 107 and 105 (AVX2 97 and 101) at depth 512, 87 and 107 (92 and 103) at 128; 48 rows 71 and
+    /// 102 (78 and 95) at 64; 80 rows 107 and 96 (106 and 99) at 1176.
+    pub(crate) const DOT_DEPTH: usize = 8;
+    /// At least and at most so many rows: 16 by depth 128 88 and 82, 96 by 3136 80 and 104.
+    pub(crate) const DOT_SHORT: Range<usize> = 16..96;
+    /// For so few columns of C, rows of A are not packed if they are contiguous: 512 x 512, not
+    /// packed and packed: 115 and 109 (AVX2 110 and 106) for 256 columns, 109 and 110 for 512.
     pub(crate) const FEW: usize = 256;
-    /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are.
+    /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are: not
+    /// packed and packed, 115 and 111 for 96 x 96, 115 and 112 for 128 x 128, 113 and 114 for 160.
     pub(crate) const SMALL: usize = 1 << 14;
     /// Up to this depth a product is bound by writing C, which is fastest row by row: 120 x 1 x
     /// 1176 takes 14 us so, 29 us in tiles of 6 rows.
     pub(crate) const SHALLOW: usize = 4;
-    /// With fewer rows than this, dot products beat packing a B that has to be transposed for it.
-    pub(crate) const SHORT_DOT: usize = 128;
 }
 
 /// See [`mod@crate::conv2d`].
