@@ -31,17 +31,6 @@ impl<const N: usize> SimdKernel for FmaChains<N> {
     }
 }
 
-struct Lanes;
-
-impl SimdKernel for Lanes {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> usize {
-        S::LANES
-    }
-}
-
 /// The speed of `threads` threads doing nothing but FMA, in GFLOP/s: the median, in as many chains
 /// as are fastest. Twelve need more registers than the portable vectors leave.
 pub(crate) fn fma_peak(threads: usize, seconds: f64) -> f64 {
@@ -49,7 +38,7 @@ pub(crate) fn fma_peak(threads: usize, seconds: f64) -> f64 {
     let rounds = 2_000_000;
     let isa = Isa::current();
     let speed = |chains: usize, run: &(dyn Fn() -> f32 + Sync)| {
-        let flops = (threads * rounds * chains * 2 * isa.dispatch(Lanes)) as f64;
+        let flops = (threads * rounds * chains * 2 * isa.lanes()) as f64;
         flops / median_time(threads, seconds, || _ = black_box(run())) * 1e-9
     };
     let six = speed(6, &|| isa.dispatch(FmaChains::<6> { rounds }));
@@ -73,16 +62,29 @@ pub(crate) fn bandwidth(threads: usize, seconds: f64, test: bool) -> [(&'static 
     [
         ("read", run(1, |[a, ..]| _ = black_box(sum(a)))),
         ("copy", run(2, |[a, b, _]| b.copy_from_slice(black_box(a)))),
-        (
-            "update",
-            run(5, |[w, v, g]| {
-                for ((w, v), g) in w.iter_mut().zip(v).zip(black_box(g).iter()) {
-                    *v = 0.9 * *v + g;
-                    *w -= 1e-9 * *v;
-                }
-            }),
-        ),
+        ("update", run(5, |[w, v, g]| Isa::current().dispatch(Update { w, v, g: black_box(g) }))),
     ]
+}
+
+/// `v = 0.9 v + g; w -= 1e-9 v`, in vectors, so that it waits for memory.
+struct Update<'a> {
+    w: &'a mut [f32],
+    v: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl SimdKernel for Update<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [w, v] = [self.w, self.v].map(|x| x.chunks_exact_mut(S::LANES));
+        for ((w, v), g) in w.zip(v).zip(self.g.chunks_exact(S::LANES)) {
+            let velocity = s.fma(s.splat(0.9), s.read(v), s.read(g));
+            s.write(v, velocity);
+            s.write(w, s.fma(s.splat(-1e-9), velocity, s.read(w)));
+        }
+    }
 }
 
 /// A sum in 32 chains, so that it waits for memory and not for additions.

@@ -99,18 +99,14 @@ impl Isa {
         })
     }
 
-    /// Floats in a vector.
+    /// Floats in a vector: [`Simd::LANES`].
     pub fn lanes(self) -> usize {
-        struct Lanes;
-        impl SimdKernel for Lanes {
-            type Output = usize;
+        self.dispatch(Sizes)[0]
+    }
 
-            #[inline(always)]
-            fn run<S: Simd>(self, _s: S) -> usize {
-                S::LANES
-            }
-        }
-        self.dispatch(Lanes)
+    /// Rows of the register tile: [`Simd::TILE_ROWS`].
+    pub fn tile_rows(self) -> usize {
+        self.dispatch(Sizes)[1]
     }
 
     /// Runs `kernel`, compiled for this instruction set.
@@ -125,6 +121,17 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(s) => s.dispatch(kernel),
         }
+    }
+}
+
+struct Sizes;
+
+impl SimdKernel for Sizes {
+    type Output = [usize; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _s: S) -> [usize; 2] {
+        [S::LANES, S::TILE_ROWS]
     }
 }
 

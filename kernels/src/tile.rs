@@ -38,13 +38,13 @@ pub(crate) const fn panel<S: Simd>() -> usize {
 /// Cuts `rows` rows into as few tiles as possible, all but the last equally high: at most
 /// [`Simd::TILE_ROWS`].
 pub(crate) fn row_tiles<S: Simd>(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    let high = row_height::<S>(rows);
+    let high = row_height(rows, S::TILE_ROWS);
     (0..rows).step_by(high).map(move |start| start..rows.min(start + high))
 }
 
-/// The height of all tiles of [`row_tiles`] but the last.
-pub(crate) const fn row_height<S: Simd>(rows: usize) -> usize {
-    if rows == 0 { 1 } else { rows.div_ceil(rows.div_ceil(S::TILE_ROWS)) }
+/// The height of all tiles of [`row_tiles`] but the last, where they have at most `most` rows.
+pub(crate) const fn row_height(rows: usize, most: usize) -> usize {
+    if rows == 0 { 1 } else { rows.div_ceil(rows.div_ceil(most)) }
 }
 
 /// What is done with a tile of `R x V` vectors.

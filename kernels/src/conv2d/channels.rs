@@ -26,7 +26,7 @@ use crate::{
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
-    tile::{Tile, emit, outer, panel, row_tiles, sized, transpose_into},
+    tile::{Tile, VECTORS, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::conv2d::{SUMS, TAPS},
 };
 use std::{hint::black_box, ops::Range};
@@ -34,7 +34,7 @@ use std::{hint::black_box, ops::Range};
 /// Computes `out [images, groups * lanes, channel]`.
 pub(super) fn run(sweep: &Sweep, out: Shared) {
     let isa = Isa::current();
-    let wide = isa.dispatch(PanelWidth);
+    let wide = VECTORS * isa.lanes();
     let per_group = sweep.lanes.div_ceil(wide);
     let panels = sweep.groups * per_group;
     let taps = sweep.taps();
@@ -54,18 +54,6 @@ pub(super) fn run(sweep: &Sweep, out: Shared) {
     sweep.each_piece(panels, at_once, |images, panels| {
         isa.dispatch(Piece { sweep, images, panels, per_group, weights, bias, out: out.get() });
     });
-}
-
-/// The width of a panel is known only to the instruction set.
-pub(super) struct PanelWidth;
-
-impl SimdKernel for PanelWidth {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _s: S) -> usize {
-        panel::<S>()
-    }
 }
 
 /// Packs `to[phase][tap][lane]` of one panel, zero beyond the last lane.

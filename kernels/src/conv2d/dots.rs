@@ -45,7 +45,7 @@ pub(super) struct DotSums<'a> {
 impl DotSums<'_> {
     pub(super) fn run(&self, dw: &mut [f32], write: Write) {
         let isa = Isa::current();
-        let (r, t) = isa.dispatch(TileShape(self.d));
+        let (r, t) = tile_shape(self.d, isa.tile_rows());
         let (lanes, taps) = (self.d.o_group(), self.taps.len());
         let tiles = self.d.groups * lanes.div_ceil(r) * taps.div_ceil(t);
         let out = Shared(dw.as_mut_ptr());
@@ -55,29 +55,21 @@ impl DotSums<'_> {
     }
 }
 
-/// Chooses the channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the
-/// rest; for many channels 20 to 24 where there are 32 registers.
-struct TileShape<'a>(&'a Conv2dDims);
-
-impl SimdKernel for TileShape<'_> {
-    type Output = (usize, usize);
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _s: S) -> (usize, usize) {
-        let (lanes, taps) = (self.0.o_group(), self.0.taps());
-        match (lanes, S::TILE_ROWS) {
-            (_, 6..) if self.0.is_square(1) => (1, 9),
-            (1, 6..) => (1, 9),
-            (2, 6..) => (2, 6),
-            (3, 6..) => (3, 3),
-            (_, 8) if lanes.is_multiple_of(6) => (6, 4),
-            (_, 8) => (4, 5),
-            (_, 6) if taps.is_multiple_of(3) && !lanes.is_multiple_of(6) => (3, 3),
-            (_, 6) => (6, 2),
-            // Portable vectors are two registers each.
-            (1, _) => (1, 3),
-            _ => (2, 2),
-        }
+/// The channels and taps of a tile: 9 to 12 accumulators, and at most 3 registers for the rest; for
+/// many channels 20 to 24 where there are 32 registers.
+fn tile_shape(d: &Conv2dDims, tile_rows: usize) -> (usize, usize) {
+    match (d.o_group(), tile_rows) {
+        (_, 6..) if d.is_square(1) => (1, 9),
+        (1, 6..) => (1, 9),
+        (2, 6..) => (2, 6),
+        (3, 6..) => (3, 3),
+        (o, 8) if o.is_multiple_of(6) => (6, 4),
+        (_, 8) => (4, 5),
+        (o, 6) if d.taps().is_multiple_of(3) && !o.is_multiple_of(6) => (3, 3),
+        (_, 6) => (6, 2),
+        // Portable vectors are two registers each.
+        (1, _) => (1, 3),
+        _ => (2, 2),
     }
 }
 
@@ -94,7 +86,7 @@ impl SimdKernel for Piece<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match TileShape(self.sums.d).run(s) {
+        match tile_shape(self.sums.d, S::TILE_ROWS) {
             (1, 9) if self.sums.d.is_square(1) => self.tiles::<S, 1, 9, true>(s),
             (1, 9) => self.tiles::<S, 1, 9, false>(s),
             (2, 6) => self.tiles::<S, 2, 6, false>(s),

@@ -47,7 +47,7 @@ pub(super) fn run(sweep: &mut Sweep, out: Shared) {
         phase.taps.sort_by_key(|tap| tap.row);
     }
     let isa = Isa::current();
-    let high = isa.dispatch(MostChannels);
+    let high = most_channels(isa.tile_rows());
     let taps = sweep.taps();
     let mut weights = scratch::floats(sweep.groups * sweep.lanes * taps);
     for (group, to) in weights.chunks_exact_mut((sweep.lanes * taps).max(1)).enumerate() {
@@ -58,21 +58,9 @@ pub(super) fn run(sweep: &mut Sweep, out: Shared) {
     });
 }
 
-/// The number of channels in a tile is known only to the instruction set.
-struct MostChannels;
-
-impl SimdKernel for MostChannels {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _s: S) -> usize {
-        most_channels::<S>()
-    }
-}
-
 /// Output channels in a tile: the tiles below have at most 6.
-const fn most_channels<S: Simd>() -> usize {
-    if S::TILE_ROWS < 6 { S::TILE_ROWS } else { 6 }
+fn most_channels(tile_rows: usize) -> usize {
+    tile_rows.min(6)
 }
 
 /// Packs the weights of one group: `to[phase][tile of lanes][tap][lane]`.
@@ -236,10 +224,11 @@ impl Job<'_> {
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, list: &[u32], count: usize) {
         let (list, _) = list.as_chunks::<FIELDS>();
-        for first in (0..self.lanes).step_by(most_channels::<S>()) {
-            let high = most_channels::<S>().min(self.lanes - first);
+        let most = most_channels(S::TILE_ROWS);
+        for first in (0..self.lanes).step_by(most) {
+            let high = most.min(self.lanes - first);
             // Portable vectors are two registers each.
-            match (high, most_channels::<S>()) {
+            match (high, most) {
                 (1, 6) => self.tiles::<S, 1, 8>(s, list, count, first),
                 (2, 6) => self.tiles::<S, 2, 6>(s, list, count, first),
                 (3, _) => self.tiles::<S, 3, 3>(s, list, count, first),

@@ -16,7 +16,6 @@
 
 use super::{
     Conv2dDims,
-    channels::PanelWidth,
     planes::Planes,
     sweep::{by_group, pixel_offsets},
 };
@@ -26,7 +25,7 @@ use crate::{
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
-    tile::{Tile, emit, outer, panel, row_tiles, sized, transpose_into},
+    tile::{Tile, VECTORS, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::conv2d::PIXELS,
 };
 use std::ops::Range;
@@ -45,7 +44,7 @@ pub(super) struct WeightSums<'a> {
 impl WeightSums<'_> {
     pub(super) fn run(&self, dw: &mut [f32], write: Write) {
         let isa = Isa::current();
-        let wide = isa.dispatch(PanelWidth);
+        let wide = VECTORS * isa.lanes();
         let per_group = self.d.o_group().div_ceil(wide);
         let panels = self.d.groups * per_group;
         let work = Work::MultiplyAdds(self.d.multiply_adds());

@@ -133,7 +133,7 @@ pub fn max_forward(y: &mut [f32], codes: Option<&mut [u8]>, x: &[f32], d: &Pool2
 /// dx `[n, c, h, w]`, dy `[n, c, oh, ow]`, codes `[n, c, oh, ow]` from [`max_forward`]
 ///
 /// # Panics
-/// As [`max_forward`]; also if a code leads outside of the plane, which none of its does.
+/// As [`max_forward`]. Codes that it did not write may panic, or lose gradients.
 #[track_caller]
 pub fn max_backward(dx: &mut [f32], write: Write, dy: &[f32], codes: &[u8], d: &Pool2dDims) {
     d.check("max_pool2d_backward", ("dx", dx.len()), ("dy", dy.len()), Some(codes.len()));

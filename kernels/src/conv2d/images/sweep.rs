@@ -26,7 +26,7 @@ use crate::{
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
-    tile::{Tile, emit, panel, row_height, row_tiles, sized, spread, transpose_into},
+    tile::{Tile, VECTORS, emit, panel, row_height, row_tiles, sized, spread, transpose_into},
 };
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ pub(in super::super) fn run(sweep: &mut Sweep, out: Shared) {
     let plane = sweep.planes.plane() as u32;
     sweep.phases[0].taps.sort_by_key(|tap| (tap.source % plane, tap.source / plane));
     let isa = Isa::current();
-    let (wide, high) = isa.dispatch(TileSize { lanes: sweep.lanes });
+    let (wide, high) = (VECTORS * isa.lanes(), row_height(sweep.lanes, isa.tile_rows()));
     let group_len = sweep.lanes * sweep.taps();
     let mut weights = scratch::floats(sweep.groups * group_len);
     for (group, to) in weights.chunks_exact_mut(group_len).enumerate() {
@@ -53,20 +53,6 @@ pub(in super::super) fn run(sweep: &mut Sweep, out: Shared) {
             isa.dispatch(Piece { sweep, window, images, group, rows, weights, out: out.get() });
         }
     });
-}
-
-/// The images and output channels of a tile, which only the instruction set knows.
-struct TileSize {
-    lanes: usize,
-}
-
-impl SimdKernel for TileSize {
-    type Output = (usize, usize);
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _s: S) -> (usize, usize) {
-        (panel::<S>(), row_height::<S>(self.lanes))
-    }
 }
 
 /// The window of a sweep whose taps are sorted.
@@ -119,7 +105,7 @@ impl SimdKernel for Piece<'_> {
         gather(s, &mut source, wide, self.images.len(), &from);
 
         let (pixels, taps) = (self.rows.len() * cols, self.sweep.taps());
-        let mut sums = scratch::floats(row_height::<S>(lanes) * pixels * wide);
+        let mut sums = scratch::floats(row_height(lanes, S::TILE_ROWS) * pixels * wide);
         for tile in row_tiles::<S>(lanes) {
             let outputs = self.group * lanes + tile.start..self.group * lanes + tile.end;
             let image_tile = ImageTile {

@@ -35,7 +35,8 @@ pub(in super::super) fn backward_weight(
     d: &Conv2dDims,
 ) {
     let isa = Isa::current();
-    let per_group = isa.dispatch(Tiles { lanes: d.o_group() }) * d.kernel[0];
+    let high = row_height(d.o_group(), isa.tile_rows());
+    let per_group = d.o_group().div_ceil(high) * d.kernel[0];
     let (out, work) = (Shared(dw.as_mut_ptr()), Work::MultiplyAdds(d.multiply_adds()));
     par::split(work, d.groups * per_group, (), |units, ()| {
         for (group, units) in by_group(units, per_group) {
@@ -44,20 +45,6 @@ pub(in super::super) fn backward_weight(
             isa.dispatch(Piece { dy, x, d, group, units, out: out.get(), write });
         }
     });
-}
-
-/// The number of tiles that output channels make, which only the instruction set knows.
-struct Tiles {
-    lanes: usize,
-}
-
-impl SimdKernel for Tiles {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _s: S) -> usize {
-        self.lanes.div_ceil(row_height::<S>(self.lanes))
-    }
 }
 
 /// Some units of a group, on one thread: a unit is a tile of output channels and a row of the
@@ -81,7 +68,7 @@ impl SimdKernel for Piece<'_> {
         let [kh, kw] = d.kernel;
         let (channels, lanes, image, pixels) =
             (d.c_group(), d.o_group(), d.h * d.w, d.oh() * d.ow());
-        let high = row_height::<S>(lanes);
+        let high = row_height(lanes, S::TILE_ROWS);
         let tile = |at: usize| at * high..lanes.min((at + 1) * high);
         let tiles = self.units.start / kh..self.units.end.div_ceil(kh);
         let unit_len = high * kw * channels * S::LANES;

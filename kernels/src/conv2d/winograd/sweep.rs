@@ -16,14 +16,14 @@ use super::{
 use crate::{
     Write,
     conv2d::{
-        channels::{PackPanel, PanelWidth},
+        channels::PackPanel,
         sweep::{Sweep, by_group},
     },
     isa::Isa,
     par::{self, Shared, Work},
     scratch,
     simd::{Simd, SimdKernel},
-    tile::{Tile, emit, outer, panel, row_tiles, sized, transpose_into},
+    tile::{Tile, VECTORS, emit, outer, panel, row_tiles, sized, transpose_into},
     tuning::winograd::{FAR_TILES, NEAR, PART, TILES},
 };
 use std::{marker::PhantomData, ops::Range};
@@ -41,7 +41,7 @@ pub(in crate::conv2d) fn run(sweep: &Sweep, tiles: Tiles, out: Shared) {
 fn run_with<T: Transform>(sweep: &Sweep, out: Shared) {
     let transform = PhantomData::<T>;
     let isa = Isa::current();
-    let wide = isa.dispatch(PanelWidth);
+    let wide = VECTORS * isa.lanes();
     let per_group = sweep.lanes.div_ceil(wide);
     let panels = sweep.groups * per_group;
     let panel_len = KERNELS * KERNELS * Layout::place_step(sweep.planes.count, wide);

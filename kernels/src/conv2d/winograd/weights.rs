@@ -23,7 +23,6 @@ use crate::{
     Write,
     conv2d::{
         Conv2dDims,
-        channels::PanelWidth,
         sweep::{by_group, rectangles},
     },
     isa::Isa,
@@ -58,7 +57,7 @@ fn backward_with<T: Transposed>(
 ) {
     let transform = PhantomData::<T>;
     let isa = Isa::current();
-    let wide = isa.dispatch(PanelWidth);
+    let wide = VECTORS * isa.lanes();
     let panels = d.o_group().div_ceil(wide);
     let lanes = wide / VECTORS;
     let vectors = d.c_group().div_ceil(lanes);
