@@ -24,7 +24,7 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel},
     tile::{Tile, VECTORS, emit, outer, panel, row_tiles, sized, transpose_into},
-    tuning::winograd::{FAR_TILES, NEAR, PART, TILES},
+    tuning::winograd::{FAR_TILES, NEAR, TILES},
 };
 use std::{marker::PhantomData, ops::Range};
 
@@ -190,8 +190,9 @@ impl<T: Transform> Piece<'_, T> {
                     let high = rows.len();
                     let products = &mut products[rows.start * width..rows.end * width];
                     let lane = p * wide;
+                    let part = T::PART;
                     let product =
-                        Product { inputs, channels, kernels, depth, products, lane, width };
+                        Product { inputs, channels, kernels, depth, part, products, lane, width };
                     // SAFETY: `high` rows of inputs and of products, and a panel.
                     unsafe { sized(s, high, lanes, product) };
                 }
@@ -279,6 +280,8 @@ struct Product<'a> {
     channels: usize,
     kernels: &'a [f32],
     depth: usize,
+    /// Most channels in a part of the sums.
+    part: usize,
     products: &'a mut [f32],
     /// Where in a row of products the panel is.
     lane: usize,
@@ -290,7 +293,7 @@ impl<S: Simd> Tile<S> for Product<'_> {
     unsafe fn run<const R: usize, const V: usize>(self, s: S) {
         let wide = panel::<S>();
         assert!(self.inputs.len() >= R * self.channels && self.products.len() >= R * self.width);
-        let part = self.depth.div_ceil(self.depth.div_ceil(PART));
+        let part = self.depth.div_ceil(self.depth.div_ceil(self.part));
         for first in (0..self.depth).step_by(part) {
             let write = if first > 0 { Write::Add } else { Write::Set };
             let part = part.min(self.depth - first);

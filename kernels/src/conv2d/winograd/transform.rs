@@ -1,6 +1,9 @@
 //! The transforms of one axis: `B'`, `G`, `A` and their transposes, for each stride.
 
-use crate::simd::Simd;
+use crate::{
+    simd::Simd,
+    tuning::winograd::{PART, PART_DOUBLING},
+};
 
 /// The most numbers that a line of a tile has, before and after its transform.
 pub(super) const LINE: usize = 5;
@@ -18,6 +21,8 @@ pub(super) trait Transform: Copy + Sync {
     const STEP: usize;
     /// Outputs in a line of a tile.
     const OUT: usize;
+    /// Channels in a part of the sums.
+    const PART: usize;
     /// Which of the transformed kernel's numbers each product in a line takes. One that is taken
     /// again is its own index no more.
     const PLACES: &'static [usize];
@@ -63,6 +68,7 @@ impl Transform for Unit {
     const IN: usize = 4;
     const STEP: usize = 2;
     const OUT: usize = 2;
+    const PART: usize = PART;
     const PLACES: &'static [usize] = &[0, 1, 2, 3];
 
     #[inline(always)]
@@ -122,6 +128,7 @@ impl Transform for Halving {
     const IN: usize = 5;
     const STEP: usize = 4;
     const OUT: usize = 2;
+    const PART: usize = PART;
     const PLACES: &'static [usize] = &[0, 1, 2, 3, 3];
 
     #[inline(always)]
@@ -177,6 +184,7 @@ impl Transform for Doubling {
     const IN: usize = 3;
     const STEP: usize = 2;
     const OUT: usize = 4;
+    const PART: usize = PART_DOUBLING;
     const PLACES: &'static [usize] = Halving::PLACES;
 
     #[inline(always)]
