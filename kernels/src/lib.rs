@@ -26,10 +26,11 @@
 //! # The rooms
 //!
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written
-//! against, [`par`] cuts work for threads, [`scratch`] lends memory, [`memory`] asks for large
+//! against, [`par`] cuts work for threads, `awake` keeps them from sleeping in between, [`scratch`] lends memory, [`memory`] asks for large
 //! pages, `tuning` has the numbers that were found by measuring, [`mod@reference`] holds the
 //! oracle. All else is kernels.
 
+mod awake;
 pub mod broadcast;
 pub mod conv2d;
 pub mod elementwise;

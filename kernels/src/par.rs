@@ -5,8 +5,8 @@
 //! the number of threads.
 //!
 //! Work is cut once, into one contiguous piece per thread of the current rayon pool: finer pieces
-//! would balance better but each one that another thread takes costs a wake-up of several
-//! microseconds. Small work is not cut at all.
+//! would balance better, but cost more to hand over. Small work is not cut at all. Threads that
+//! have had work stay awake for the next (see `awake.rs`).
 //!
 //! ```
 //! use ferrotape_kernels::par::{self, Work};
@@ -19,7 +19,10 @@
 //! assert!(y.iter().all(|&y| y == 2.0));
 //! ```
 
-use crate::tuning::par::{MIN_ELEMENTS, MIN_MULTIPLY_ADDS};
+use crate::{
+    awake,
+    tuning::par::{MIN_ELEMENTS, MIN_MULTIPLY_ADDS, MIN_WEIGHTS},
+};
 use std::ops::Range;
 
 /// How much there is to do: decides whether a second thread is worth waking.
@@ -29,6 +32,8 @@ pub enum Work {
     MultiplyAdds(usize),
     /// Elements that are read or written, with a few operations each.
     Elements(usize),
+    /// Weights to be updated, most of which are in the cache of the current thread.
+    Weights(usize),
 }
 
 impl Work {
@@ -37,6 +42,7 @@ impl Work {
         let worth_it = match self {
             Work::MultiplyAdds(n) => n >= MIN_MULTIPLY_ADDS,
             Work::Elements(n) => n >= MIN_ELEMENTS,
+            Work::Weights(n) => n >= MIN_WEIGHTS,
         };
         if worth_it { rayon::current_num_threads() } else { 1 }
     }
@@ -135,7 +141,11 @@ impl<A: Split, B: Split, C: Split, D: Split> Split for (A, B, C, D) {
 /// called for zero units.
 pub fn split<D: Split>(work: Work, units: usize, data: D, f: impl Fn(Range<usize>, D) + Sync) {
     if units > 0 {
-        pieces(work.pieces().min(units), 0..units, data, &f);
+        let n = work.pieces().min(units);
+        if n > 1 {
+            awake::keep();
+        }
+        pieces(n, 0..units, data, &f);
     }
 }
 

@@ -38,13 +38,14 @@ pub fn step(w: &mut [f32], v: &mut [f32], dw: &[f32], s: &SgdStep) {
     let len = w.len();
     assert!(dw.len() == len, "sgd: dw has {} values, w has {len}", dw.len());
     let isa = Isa::current();
+    let work = Work::Weights(len);
     if s.momentum == 0.0 {
-        par::split(Work::Elements(2 * len), len, (w, dw), |_, (w, dw)| {
+        par::split(work, len, (w, dw), |_, (w, dw)| {
             isa.dispatch(Plain { w, dw, step: s });
         });
     } else {
         assert!(v.len() == len, "sgd: v has {} values, w has {len}", v.len());
-        par::split(Work::Elements(3 * len), len, (w, v, dw), |_, (w, v, dw)| {
+        par::split(work, len, (w, v, dw), |_, (w, v, dw)| {
             isa.dispatch(Momentum { w, v, dw, step: s });
         });
     }

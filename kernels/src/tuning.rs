@@ -7,8 +7,7 @@
 //! With AVX-512 on a Zen 5 (48 KiB of L1, 1 MiB of L2, peak 270) a panel is twice as wide, and yet
 //! nothing is gained by other values: KC 256 and 384, TAPS 256 and 384, PIXELS 256, TILES 64 and
 //! 96, FAR_TILES 96 and 384, WEIGHT_TILES 144 and 192 change W1 and W2 by less than two runs of the
-//! same differ, 3%. MIN_MULTIPLY_ADDS and MIN_ELEMENTS four times as large make the steps of small
-//! networks 1.1 to 1.4 times as long on two threads, half as large 0.97 times.
+//! same differ, 3%.
 //!
 //! To measure anew: change one, and `cargo bench --bench report -- W1 W2 --threads 1`. Where no
 //! figure stands, none was kept. The errors are those that
@@ -166,11 +165,23 @@ pub(crate) mod winograd {
 
 /// See [`mod@crate::par`].
 pub(crate) mod par {
-    /// Below this many multiply-adds a second thread does not pay: 2^19 take 10 us on one core at
-    /// 100 GFLOP/s, and waking a parked thread takes about 6 us.
-    pub(crate) const MIN_MULTIPLY_ADDS: usize = 1 << 19;
-    /// The same for elements: 2^17 floats in and out of the L2 cache take about 10 us.
+    use std::time::Duration;
+
+    /// Below this many multiply-adds a second thread does not pay: 2^20 take 20 us on one core at
+    /// 100 GFLOP/s, and what another core has to read from this one's cache, and back, takes nearly
+    /// as long. Zen 4, two threads, training step of the article's network for 4 images: 223 us at
+    /// 2^19, 140 at 2^20, 159 at 2^21; for 32 images 630 to 660 at all three.
+    pub(crate) const MIN_MULTIPLY_ADDS: usize = 1 << 20;
+    /// The same for elements, 2^17 floats in and out of the L2 cache take about 10 us: for 32
+    /// images 625 us at 2^15 and 2^16, 640 at 2^17, 730 at 2^18.
     pub(crate) const MIN_ELEMENTS: usize = 1 << 17;
+    /// The same for weights: 2^18 with momentum and gradient are 3 MiB. With 155 thousand the
+    /// training step for one image takes 81 us on one thread, and 120 where a second one updates
+    /// half of them.
+    pub(crate) const MIN_WEIGHTS: usize = 1 << 18;
+    /// How long threads wait for more work: longer than the pauses in the training step of a small
+    /// network, in which one thread works alone. Nothing is gained by a whole millisecond.
+    pub(crate) const AWAKE: Duration = Duration::from_micros(200);
 }
 
 /// See [`mod@crate::elementwise`].
