@@ -34,7 +34,8 @@ use crate::{
         transpose_into,
     },
     tuning::gemm::{
-        DOT_DEPTH, DOT_SHORT, FAR_SHORT, FEW, KC, MC, NC, NEAR, RESIDENT, SHALLOW, SHORT, SMALL,
+        AT_ONCE, DOT_DEPTH, DOT_SHORT, FAR_SHORT, FEW, KC, MC, NC, NEAR, RESIDENT, SHALLOW, SHORT,
+        SMALL,
     },
 };
 use std::ops::Range;
@@ -438,24 +439,27 @@ impl Block<'_> {
     #[inline(always)]
     unsafe fn pack_b<S: Simd>(&self, s: S, packed: &mut [f32], pc: Range<usize>, jc: Range<usize>) {
         let wide = panel::<S>();
+        let len = pc.len() * wide;
         let Mat { data, row_stride, col_stride, .. } = self.b;
-        for (j, to) in jc.clone().step_by(wide).zip(packed.chunks_exact_mut(pc.len() * wide)) {
-            let cols = wide.min(jc.end - j);
-            if col_stride == 1 {
-                let mut at = pc.start * row_stride + j;
-                for to in to.chunks_exact_mut(wide) {
-                    let from = &data[at..at + cols];
-                    for v in 0..VECTORS {
-                        let x = if cols == wide {
-                            s.read(&from[v * S::LANES..])
-                        } else {
-                            s.read(from.get(v * S::LANES..).unwrap_or_default())
-                        };
-                        s.write(&mut to[v * S::LANES..], x);
+        if col_stride == 1 {
+            for (j, to) in jc.clone().step_by(AT_ONCE).zip(packed.chunks_mut(AT_ONCE * pc.len())) {
+                for (k, row) in pc.clone().enumerate() {
+                    let from = &data[row * row_stride + j..][..AT_ONCE.min(jc.end - j)];
+                    for (at, to) in (0..from.len()).step_by(wide).zip(to.chunks_exact_mut(len)) {
+                        for v in 0..VECTORS {
+                            let at = at + v * S::LANES;
+                            prefetch(from.as_ptr().wrapping_add(at + AT_ONCE));
+                            let x = s.read(from.get(at..).unwrap_or_default());
+                            s.write(&mut to[k * wide + v * S::LANES..], x);
+                        }
                     }
-                    at += row_stride;
                 }
-            } else if row_stride == 1 {
+            }
+            return;
+        }
+        for (j, to) in jc.clone().step_by(wide).zip(packed.chunks_exact_mut(len)) {
+            let cols = wide.min(jc.end - j);
+            if row_stride == 1 {
                 if cols < wide {
                     to.fill(0.0);
                 }

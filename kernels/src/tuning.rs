@@ -31,6 +31,11 @@ pub(crate) mod gemm {
     /// many. 256 x 64 by 64 x 3136, with C in memory, on two threads: 30 ms for 32 images in the
     /// five loops, 23 ms so.
     pub(crate) const RESIDENT: usize = 1 << 16;
+    /// Columns of B that are packed together, while the next ones are fetched: a row of B may be a
+    /// page away from the next, and its parts arrive faster the longer they are. Zen 4 with AVX-512,
+    /// 64 x 256 by 256 x 3136 from memory: 64 with 32 columns and nothing fetched ahead, 70 with 32
+    /// columns and 64 ahead, 78 with 128 and 128 ahead, 74 with 256 and 128 ahead.
+    pub(crate) const AT_ONCE: usize = 128;
     /// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
     /// Zen 4, 512 x 512, not packed and packed: 116 and 95 (AVX2 87 and 85) for 32 rows, 116 and
     /// 101 (AVX2 92 and 98) for 48.
