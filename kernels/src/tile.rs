@@ -21,7 +21,11 @@
 // A matrix is a pointer and a step, and index loops over small arrays read like the formulas.
 #![allow(clippy::too_many_arguments, clippy::needless_range_loop)]
 
-use crate::{Write, simd::Simd};
+use crate::{
+    Write,
+    simd::{Simd, prefetch},
+    tuning::transpose::AHEAD,
+};
 use std::ops::Range;
 
 /// Vectors in a row of the outer tile.
@@ -281,7 +285,8 @@ pub(crate) fn transpose<S: Simd>(s: S, square: &mut [S::F32; 16]) {
     }
 }
 
-/// `to[c][r] = from[r][c]` for a `rows x cols` matrix, `LANES x LANES` squares at a time.
+/// `to[c][r] = from[r][c]` for a `rows x cols` matrix, `LANES x LANES` squares at a time. What
+/// follows in each row is fetched meanwhile: so many rows are more than the processor foresees.
 ///
 /// # Safety
 /// `cols` floats must be readable at `from + r * from_step` for `r < rows`, and `rows` floats
@@ -332,6 +337,7 @@ unsafe fn transpose_square<S: Simd>(
     unsafe {
         for i in 0..rows {
             let at = from.add(i * from_step);
+            prefetch(at.wrapping_add(AHEAD));
             square[i] = if cols == S::LANES { s.load(at) } else { s.load_partial(at, cols) };
         }
         transpose(s, &mut square);
