@@ -30,7 +30,7 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel},
     tile::{Tile, VECTORS, emit, outer, panel, row_tiles, sized, transpose_into},
-    tuning::winograd::{WEIGHT_BLOCKS, WEIGHT_TILES},
+    tuning::winograd::{FAR_WEIGHT_TILES, NEAR, WEIGHT_BLOCKS, WEIGHT_TILES},
 };
 use std::{hint::black_box, marker::PhantomData, ops::Range};
 
@@ -97,8 +97,11 @@ impl<T: Transposed> SimdKernel for Piece<'_, T> {
     fn run<S: Simd>(self, s: S) {
         let tiling = Tiling::of::<T>([self.d.oh(), self.d.ow()]);
         let tiles = self.d.n * tiling.rows * tiling.cols;
+        // Whatever the number of threads, which must not decide where sums are cut.
+        let all_sums = KERNELS * KERNELS * self.d.c_group() * self.d.o_group();
+        let most = if all_sums > NEAR { FAR_WEIGHT_TILES } else { WEIGHT_TILES };
         // At least two blocks: the sum of a few tiles, too, is made in parts.
-        let mut blocks = tiling.blocks(0..self.d.n, WEIGHT_TILES.min(tiles.div_ceil(2))).peekable();
+        let mut blocks = tiling.blocks(0..self.d.n, most.min(tiles.div_ceil(2))).peekable();
         let mut sums = scratch::floats(KERNELS * KERNELS * self.sums_step::<S>());
         let mut write = self.write;
         while blocks.peek().is_some() {
@@ -270,7 +273,7 @@ impl<T: Transposed> Piece<'_, T> {
 }
 
 /// A few channels and one panel: sets `sums[channel][lane]` to, or adds to it, the sum over tiles
-/// of `inputs[channel][tile] * grads[tile][lane]`.
+/// of `inputs[channel][tile] * grads[tile][lane]`, which is made in parts for exactness.
 struct Product<'a> {
     sums: &'a mut [f32],
     write: Write,
@@ -296,9 +299,14 @@ impl<S: Simd> Tile<S> for Product<'_> {
                 // Opaque, or LLVM computes them anew for every tile.
                 black_box(self.inputs.as_ptr().add(vector * tiles * S::LANES + lane))
             });
-            let offsets = (0..tiles).map(|tile| tile * S::LANES);
-            let acc = outer::<S, R, V>(s, offsets, rows, self.grads.as_ptr(), wide);
-            emit(s, acc, self.sums.as_mut_ptr(), wide, V * S::LANES, self.write);
+            let part = tiles.div_ceil(tiles.div_ceil(WEIGHT_TILES));
+            for first in (0..tiles).step_by(part) {
+                let write = if first > 0 { Write::Add } else { self.write };
+                let offsets = (first..tiles.min(first + part)).map(|tile| tile * S::LANES);
+                let grads = self.grads.as_ptr().add(first * wide);
+                let acc = outer::<S, R, V>(s, offsets, rows, grads, wide);
+                emit(s, acc, self.sums.as_mut_ptr(), wide, V * S::LANES, write);
+            }
         }
     }
 }
