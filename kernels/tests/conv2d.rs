@@ -330,7 +330,7 @@ fn forward_and_backward_are_adjoint() {
 #[test]
 fn the_same_bits_on_any_number_of_threads() {
     let mut random = Random(4);
-    let depthwise = Conv2dDims { groups: 24, ..dims(5, 24, [28, 28], 24, 3, 1, 1) };
+    let depthwise = Conv2dDims { groups: 24, ..dims(7, 24, [28, 28], 24, 3, 1, 1) };
     for d in [
         dims(3, 16, [14, 14], 40, 3, 1, 1),
         dims(1, 16, [17, 19], 96, 3, 1, 1),
@@ -339,7 +339,8 @@ fn the_same_bits_on_any_number_of_threads() {
         dims(32, 8, [8, 8], 16, 3, 1, 1),
         dims(5, 17, [15, 15], 24, 3, 2, 1),
         dims(5, 32, [16, 16], 48, 1, 1, 0),
-        dims(5, 24, [28, 28], 1, 3, 1, 1),
+        dims(7, 24, [28, 28], 1, 3, 1, 1),
+        dims(2, 64, [17, 17], 64, 3, 2, 1),
         depthwise,
     ] {
         Case { bias: None, ..Case::new(&mut random, d) }.each(|op, len, _, kernel, _| {

@@ -73,7 +73,7 @@ fn without_momentum_the_buffer_may_be_missing() {
 
 #[test]
 fn thread_count_does_not_change_the_bits() {
-    let len = 150_001;
+    let len = 300_001;
     let (w, dw) = (random(len, 1), random(len, 3));
     let s = settings().pop().unwrap();
     assert_same_bits("sgd", || {
