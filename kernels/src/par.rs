@@ -1,12 +1,12 @@
 //! When and how work is split over threads.
 //!
-//! Outputs are split, reductions never are: each output element is computed by one thread, in an
-//! order that its shape and the instruction set decide. So the bits of a result do not depend on
-//! the number of threads.
+//! Outputs are split, sums never are: each output element is computed by one thread, in an order
+//! that its shape and the instruction set decide. So the bits of a result do not depend on the
+//! number of threads. (The chunks that `reduce::total` splits a long sum into are such outputs.)
 //!
 //! Work is cut once, into one contiguous piece per thread of the current rayon pool: finer pieces
-//! would balance better, but cost more to hand over. Small work is not cut at all. Threads that
-//! have had work stay awake for the next (see `awake.rs`).
+//! would balance better, but cost more to hand over. Small work is not cut at all. Until a while after
+//! the last cut, all threads of the pool stay awake (see `awake.rs`).
 //!
 //! ```
 //! use ferrotape_kernels::par::{self, Work};
@@ -144,12 +144,15 @@ pub fn split<D: Split>(work: Work, units: usize, data: D, f: impl Fn(Range<usize
         let n = work.pieces().min(units);
         if n > 1 {
             awake::keep();
+            pieces(n, 0..units, data, &f);
+        } else {
+            f(0..units, data);
         }
-        pieces(n, 0..units, data, &f);
     }
 }
 
 fn pieces<D: Split>(n: usize, units: Range<usize>, data: D, f: &(impl Fn(Range<usize>, D) + Sync)) {
+    let _piece = awake::Piece::begin();
     if n <= 1 {
         return f(units, data);
     }

@@ -201,6 +201,9 @@ pub(crate) mod par {
     /// How long threads wait for more work: longer than the pauses in the training step of a small
     /// network, in which one thread works alone. Nothing is gained by a whole millisecond.
     pub(crate) const AWAKE: Duration = Duration::from_micros(200);
+    /// How long they wait without a look at what they were doing before. To ask again costs a few
+    /// microseconds, and a thread that sleeps until then is woken once.
+    pub(crate) const AT_MOST: Duration = Duration::from_millis(5);
 }
 
 /// See [`mod@crate::elementwise`].
