@@ -79,12 +79,15 @@ impl<'a> Mat<'a> {
     #[track_caller]
     fn check(&self, name: &str) {
         if self.rows > 0 && self.cols > 0 {
-            let last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
+            let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
+            let [row, col] = [last(self.rows, self.row_stride), last(self.cols, self.col_stride)];
+            let last = row.zip(col).and_then(|(row, col)| row.checked_add(col));
             assert!(
-                last < self.data.len(),
-                "gemm: {name} has {} elements, its shape and strides need {}",
+                last.is_some_and(|last| last < self.data.len()),
+                "gemm: {name} has {} elements, too few for its shape and strides: {:?} by {:?}",
                 self.data.len(),
-                last + 1
+                [self.rows, self.cols],
+                [self.row_stride, self.col_stride]
             );
         }
     }
@@ -97,7 +100,13 @@ impl<'a> Mat<'a> {
 #[track_caller]
 pub fn gemm(c: &mut [f32], write: Write, a: Mat, b: Mat) {
     assert_eq!(a.cols, b.rows, "gemm: A has {} columns, B has {} rows", a.cols, b.rows);
-    assert_eq!(c.len(), a.rows * b.cols, "gemm: C must hold {} x {} elements", a.rows, b.cols);
+    assert_eq!(
+        Some(c.len()),
+        a.rows.checked_mul(b.cols),
+        "gemm: C must hold {} x {} elements",
+        a.rows,
+        b.cols
+    );
     a.check("A");
     b.check("B");
     let (m, k, n) = (a.rows, a.cols, b.cols);

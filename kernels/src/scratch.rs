@@ -55,17 +55,37 @@ pub fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     f(&mut floats(len))
 }
 
+/// In debug builds, what follows a buffer: NaN to who reads it, and a panic to who writes there.
+const CANARY: u32 = 0x7fc0_1234;
+
 fn take<T>(len: usize) -> Buffer<T> {
     let mut lines = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if lines.len() * LINE < len {
+    let needed = len.div_ceil(LINE) + cfg!(debug_assertions) as usize;
+    if lines.len() < needed {
         // Not `resize`: the old contents need not move.
-        lines = vec![Line([0.0; LINE]); len.div_ceil(LINE)];
+        lines = vec![Line([0.0; LINE]); needed];
     }
-    Buffer { lines, len, elements: PhantomData }
+    let mut buffer = Buffer { lines, len, elements: PhantomData };
+    if cfg!(debug_assertions) {
+        buffer.behind().for_each(|x| *x = f32::from_bits(CANARY));
+    }
+    buffer
+}
+
+impl<T> Buffer<T> {
+    /// The rest of the last line, and the line after it.
+    fn behind(&mut self) -> impl Iterator<Item = &mut f32> {
+        let lines = &mut self.lines[self.len / LINE..=self.len.div_ceil(LINE)];
+        lines.iter_mut().flat_map(|line| &mut line.0).skip(self.len % LINE)
+    }
 }
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
+        if cfg!(debug_assertions) && !std::thread::panicking() {
+            let intact = self.behind().all(|x| x.to_bits() == CANARY);
+            assert!(intact, "a kernel wrote behind a scratch buffer of {}", self.len);
+        }
         let lines = std::mem::take(&mut self.lines);
         BUFFERS.with_borrow_mut(|buffers| buffers.push(lines));
     }

@@ -66,7 +66,7 @@ fn repeat(seed: u64, count: usize, mut f: impl FnMut(&mut Random, &str)) {
 }
 
 /// Numbers of either sign that are safe to divide by: a quotient is not larger than its dividend.
-fn divisors(random: &mut Random, len: usize) -> Vec<f32> {
+fn divisors(random: &mut Random, len: usize) -> Guarded {
     random.floats(len).iter().map(|v| v + v.signum()).collect()
 }
 
@@ -349,7 +349,7 @@ fn batch_norm_in_input_scale_and_offset() {
         let len = d.n * d.c * d.hw;
         let [gamma, beta, mean] = [(); 3].map(|()| random.floats(d.c));
         // Factors of at most 1.
-        let var: Vec<_> = random.floats(d.c).iter().map(|v| v + 2.0).collect();
+        let var: Guarded = random.floats(d.c).iter().map(|v| v + 2.0).collect();
         let scale = Scale { gamma: &gamma, beta: &beta, eps: 0.0 };
         let [x, dy, other] = [(); 3].map(|()| random.floats(len));
         let backward = |dy: &[f32], training| {

@@ -9,6 +9,7 @@ use ferrotape_kernels::{
     Write,
     conv2d::{self, Conv2dDims, without_winograd},
     isa::Isa,
+    par::Work,
     reference::conv2d as twin,
 };
 
@@ -58,7 +59,7 @@ impl Case {
     }
 
     fn bias(&self) -> Option<&[f32]> {
-        self.bias.as_ref().map(Guarded::get)
+        self.bias.as_deref()
     }
 
     /// Every kernel once, by name: output length, terms in a sum, the kernel, the twin.
@@ -73,7 +74,7 @@ impl Case {
         ),
     ) {
         let d = &self.d;
-        let (x, w, dy) = (self.x.get(), self.w.get(), self.dy.get());
+        let (x, w, dy) = (&self.x, &self.w, &self.dy);
         let taps = d.kernel[0] * d.kernel[1];
         let pixels = d.n * d.oh() * d.ow();
         f(
@@ -121,15 +122,15 @@ impl Case {
             twin(&mut magnitude, &abs);
             let run = |isa: Isa, how: &str| {
                 let what = format!("conv2d::{op} {:?} on {}{how}", self.d, isa.name());
-                let mut out = Guarded::new(&vec![f32::NAN; len]);
-                kernel(out.get_mut(), Write::Set);
+                let mut out = Guarded::output(len);
+                kernel(&mut out, Write::Set);
                 out.check(&what);
-                assert_close(&what, out.get(), &value, &magnitude, terms);
+                assert_close(&what, &out, &value, &magnitude, terms);
                 if op != "forward" {
-                    kernel(out.get_mut(), Write::Add);
+                    kernel(&mut out, Write::Add);
                     out.check(&what);
                     let twice = |x: &[f64]| x.iter().map(|x| 2.0 * x).collect::<Vec<_>>();
-                    assert_close(&what, out.get(), &twice(&value), &twice(&magnitude), terms + 1);
+                    assert_close(&what, &out, &twice(&value), &twice(&magnitude), terms + 1);
                 }
             };
             on_every_isa(|isa| {
@@ -180,6 +181,19 @@ fn batch(random: &mut Random) -> Conv2dDims {
     Conv2dDims { kernel, padding, groups, ..dims(n, c * groups, size, o * groups, 1, 1, 0) }
 }
 
+/// Channels and pixels of which Winograd's algorithm wants no more, mostly.
+fn winograd(random: &mut Random) -> Conv2dDims {
+    let mut pick = |from: &[usize]| random.pick(from);
+    let size = [0, 1].map(|_| pick(&[3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 28]));
+    let stride = pick(&[1, 2]);
+    let [c, o] = [0, 1].map(|_| pick(if stride == 1 { &[16, 17, 33] } else { &[64, 65] }));
+    let groups = pick(&[1, 1, 2]);
+    let padding = [0, 1].map(|_| pick(&[0, 1, 2, 3]));
+    let d = Conv2dDims { padding, groups, ..dims(1, c * groups, size, o * groups, 3, stride, 0) };
+    let n = 128usize.div_ceil(d.oh() * d.ow()) + pick(&[0, 1]);
+    Conv2dDims { n: n.min(8), ..d }
+}
+
 #[test]
 fn every_kernel_on_the_grid() {
     let mut random = Random(1);
@@ -213,17 +227,8 @@ fn every_kernel_on_squares() {
 fn every_kernel_with_winograd() {
     let mut random = Random(7);
     for _ in 0..120 {
-        let mut pick = |from: &[usize]| random.pick(from);
-        let size = [0, 1].map(|_| pick(&[3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 28]));
-        let stride = pick(&[1, 2]);
-        let [c, o] = [0, 1].map(|_| pick(if stride == 1 { &[16, 17, 33] } else { &[64, 65] }));
-        let groups = pick(&[1, 1, 2]);
-        let padding = [0, 1].map(|_| pick(&[0, 1, 2, 3]));
-        let d =
-            Conv2dDims { padding, groups, ..dims(1, c * groups, size, o * groups, 3, stride, 0) };
-        // Around the number of pixels from which on it is used.
-        let n = 128usize.div_ceil(d.oh() * d.ow()) + pick(&[0, 1]);
-        Case::new(&mut random, Conv2dDims { n: n.min(8), ..d }).check();
+        let d = winograd(&mut random);
+        Case::new(&mut random, d).check();
     }
 }
 
@@ -300,31 +305,37 @@ fn winograd_is_as_exact_as_the_direct_loops() {
 #[test]
 fn forward_and_backward_are_adjoint() {
     let mut random = Random(3);
-    for i in 0..240 {
-        let d = if i < 200 { shape(&mut random) } else { batch(&mut random) };
-        let case = Case { bias: None, ..Case::new(&mut random, d) };
-        let (x, w, dy) = (case.x.get(), case.w.get(), case.dy.get());
-        on_every_isa(|isa| {
-            let mut sides = vec![];
-            case.each(|op, len, _, kernel, _| {
-                let mut out = vec![0.0; len];
-                kernel(&mut out, Write::Set);
-                match op {
-                    "forward" => sides.push(inner(&out, dy)),
-                    "backward_input" => sides.push(inner(&out, x)),
-                    "backward_weight" => sides.push(inner(&out, w)),
-                    _ => {}
-                }
-            });
-            let scale = (d.flops() as f64).sqrt() + 1.0;
-            assert!(
-                (sides[0] - sides[1]).abs() < 1e-5 * scale
-                    && (sides[0] - sides[2]).abs() < 1e-5 * scale,
-                "{d:?} on {}: {sides:?}",
-                isa.name()
-            );
-        });
+    let shapes: [fn(&mut Random) -> Conv2dDims; 3] = [shape, batch, winograd];
+    for (shape, count) in shapes.into_iter().zip([200, 40, 40]) {
+        for _ in 0..count {
+            let d = shape(&mut random);
+            check_adjoint(Case { bias: None, ..Case::new(&mut random, d) });
+        }
     }
+}
+
+fn check_adjoint(case: Case) {
+    let Case { d, x, w, dy, .. } = &case;
+    on_every_isa(|isa| {
+        let mut sides = vec![];
+        case.each(|op, len, _, kernel, _| {
+            let mut out = vec![0.0; len];
+            kernel(&mut out, Write::Set);
+            match op {
+                "forward" => sides.push(inner(&out, dy)),
+                "backward_input" => sides.push(inner(&out, x)),
+                "backward_weight" => sides.push(inner(&out, w)),
+                _ => {}
+            }
+        });
+        let scale = (d.flops() as f64).sqrt() + 1.0;
+        assert!(
+            (sides[0] - sides[1]).abs() < 1e-5 * scale
+                && (sides[0] - sides[2]).abs() < 1e-5 * scale,
+            "{d:?} on {}: {sides:?}",
+            isa.name()
+        );
+    });
 }
 
 #[test]
@@ -344,13 +355,24 @@ fn the_same_bits_on_any_number_of_threads() {
         depthwise,
     ] {
         Case { bias: None, ..Case::new(&mut random, d) }.each(|op, len, _, kernel, _| {
-            assert_same_bits(&format!("conv2d::{op} {d:?}"), || {
+            if op == "backward_bias" {
+                return;
+            }
+            let work = Work::MultiplyAdds(d.flops() / 2);
+            assert_same_bits(&format!("conv2d::{op} {d:?}"), work, || {
                 let mut out = vec![0.0; len];
                 kernel(&mut out, Write::Set);
                 out
             });
         });
     }
+    let d = dims(6, 1, [28, 28], 33, 3, 1, 1);
+    let dy = random.floats(d.y_len());
+    assert_same_bits("conv2d::backward_bias", Work::Elements(dy.len()), || {
+        let mut db = vec![0.0; d.o];
+        conv2d::backward_bias(&mut db, Write::Set, &dy, &d);
+        db
+    });
 }
 
 #[test]

@@ -4,13 +4,15 @@
 mod common;
 
 use common::*;
-use ferrotape_kernels::{Write, elementwise::*, isa::Isa, reference::elementwise as naive};
+use ferrotape_kernels::{
+    Write, elementwise::*, isa::Isa, par::Work, reference::elementwise as naive,
+};
 
 /// Lengths around every vector length.
 const LENGTHS: [usize; 11] = [0, 1, 2, 7, 8, 9, 15, 16, 17, 33, 100];
 
 /// A dense walk over the floats of both signs, denormals included, and the special values.
-fn all_kinds_of_floats() -> Vec<f32> {
+fn all_kinds_of_floats() -> Guarded {
     let bits = (0..1 << 21).map(|i: u32| f32::from_bits((i * 1021 % 0x7f80_0000) | (i << 31)));
     let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN, 1.0];
     bits.chain(special).chain(random(1 << 18, 1).iter().map(|v| v * 20.0)).collect()
@@ -46,7 +48,7 @@ fn exp_log_and_their_relatives_keep_their_error_bounds() {
 #[test]
 fn gelu_keeps_its_relative_precision_in_the_tail() {
     // Beyond 4 the portable path loses digits of exp(-x^2/2); the result is tiny there.
-    let x: Vec<f32> = random(1 << 18, 2).iter().map(|v| v * 13.0).collect();
+    let x: Guarded = random(1 << 18, 2).iter().map(|v| v * 13.0).collect();
     on_every_isa(|_| {
         let y = output(x.len(), |y| gelu_forward(y, &x));
         let dy = vec![1.0; x.len()];
@@ -136,7 +138,7 @@ fn arithmetic_is_exact() {
         for len in LENGTHS {
             let (a, b, c) = (random(len, 5), random(len, 6), random(len, 7));
             let expect = |f: fn(f32, f32) -> f32| -> Vec<f32> {
-                a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect()
+                a.iter().zip(&*b).map(|(&a, &b)| f(a, b)).collect()
             };
             assert_eq!(output(len, |y| add(y, &a, &b)), expect(|a, b| a + b));
             assert_eq!(output(len, |y| sub(y, &a, &b)), expect(|a, b| a - b));
@@ -162,7 +164,7 @@ fn outputs_too_large_for_the_caches_are_written_to_the_last_element() {
 #[test]
 fn thread_count_does_not_change_the_bits() {
     let x = random(200_001, 8);
-    assert_same_bits("elementwise", || {
+    assert_same_bits("elementwise", Work::Elements(2 * x.len()), || {
         let mut y = vec![0.0; x.len()];
         gelu_forward(&mut y, &x);
         let mut dx = vec![0.5; x.len()];

@@ -9,6 +9,7 @@ use ferrotape_kernels::{
     Write,
     gemm::{Mat, gemm},
     linear::{self, LinearDims},
+    par::Work,
     reference,
 };
 
@@ -36,7 +37,7 @@ fn check_gemm(random: &mut Random, (m, k, n): (usize, usize, usize)) {
     let mut magnitude = vec![0.0; m * n];
     reference::gemm::gemm(&mut expected, &f64s(&a), &f64s(&b), (m, k, n));
     reference::gemm::gemm(&mut magnitude, &abs(&a), &abs(&b), (m, k, n));
-    let start = if write == Write::Add { old.clone() } else { vec![f32::NAN; m * n] };
+    let start = if write == Write::Add { old.clone() } else { Guarded::output(m * n) };
     if write == Write::Add {
         for (i, &old) in old.iter().enumerate() {
             expected[i] += f64::from(old);
@@ -49,11 +50,11 @@ fn check_gemm(random: &mut Random, (m, k, n): (usize, usize, usize)) {
             isa.name()
         );
         let mut c = Guarded::new(&start);
-        let a = Mat { data: sa.get(), rows: m, cols: k, row_stride: a_row, col_stride: a_col };
-        let b = Mat { data: sb.get(), rows: k, cols: n, row_stride: b_row, col_stride: b_col };
-        gemm(c.get_mut(), write, a, b);
+        let a = Mat { data: &sa, rows: m, cols: k, row_stride: a_row, col_stride: a_col };
+        let b = Mat { data: &sb, rows: k, cols: n, row_stride: b_row, col_stride: b_col };
+        gemm(&mut c, write, a, b);
         c.check(&what);
-        assert_close(&what, c.get(), &expected, &magnitude, k);
+        assert_close(&what, &c, &expected, &magnitude, k);
     });
 }
 
@@ -136,7 +137,7 @@ fn gemm_gives_the_same_bits_on_any_number_of_threads() {
     ] {
         let (a, b) = (random.floats(m * k), random.floats(k * n));
         for transposed in [false, true] {
-            assert_same_bits(&format!("{m}x{k}x{n}"), || {
+            assert_same_bits(&format!("{m}x{k}x{n}"), Work::MultiplyAdds(m * k * n), || {
                 let mut c = vec![0.0; m * n];
                 let b = if transposed {
                     Mat::row_major(&b, n, k).t()
@@ -187,15 +188,15 @@ fn linear_against_its_twin() {
                        terms: usize,
                        f: &dyn Fn(&mut [f32], Write)| {
                 let what = format!("linear::{op} {d:?} on {}", isa.name());
-                let mut out = Guarded::new(&vec![f32::NAN; value.len()]);
-                f(out.get_mut(), Write::Set);
+                let mut out = Guarded::output(value.len());
+                f(&mut out, Write::Set);
                 out.check(&what);
-                assert_close(&what, out.get(), value, magnitude, terms);
-                f(out.get_mut(), Write::Add);
+                assert_close(&what, &out, value, magnitude, terms);
+                f(&mut out, Write::Add);
                 out.check(&what);
                 let twice = |x: &[f64]| x.iter().map(|x| 2.0 * x).collect::<Vec<_>>();
                 if op != "forward" {
-                    assert_close(&what, out.get(), &twice(value), &twice(magnitude), terms + 1);
+                    assert_close(&what, &out, &twice(value), &twice(magnitude), terms + 1);
                 }
             };
             run("forward", &y, d.i + 1, &|out, _| linear::forward(out, &x, &w, bias, d));

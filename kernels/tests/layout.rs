@@ -3,7 +3,9 @@
 mod common;
 
 use common::*;
-use ferrotape_kernels::{Write, broadcast::*, layout::*, reduce::*, reference::layout as naive};
+use ferrotape_kernels::{
+    Write, broadcast::*, layout::*, par::Work, reduce::*, reference::layout as naive,
+};
 
 /// All orders of `0..rank`.
 fn permutations(rank: usize) -> Vec<Vec<usize>> {
@@ -117,7 +119,10 @@ fn broadcasting_and_its_adjoint_equal_the_naive_twins() {
                 "{small:?} {large:?}"
             );
             let dx = both_writes(x.len(), |dx, write| sum_to(dx, write, small, &dy, large));
-            assert_near(&dx, &naive::sum_to(small, &f64s(&dy), large), 2e-6, 1e-6);
+            let twin = |dy: Vec<f64>| naive::sum_to(small, &dy, large);
+            let terms = dy.len() / x.len().max(1);
+            let what = format!("sum_to {small:?} of {large:?}");
+            assert_close(&what, &dx, &twin(f64s(&dy)), &twin(abs(&dy)), terms);
         }
     });
 }
@@ -130,9 +135,11 @@ fn sums_over_any_axes_equal_the_naive_twin() {
             for subset in 0..1 << shape.len() {
                 let axes: Vec<_> =
                     (0..shape.len()).filter(|axis| subset >> axis & 1 == 1).collect();
-                let expected = naive::sum_axes(&f64s(&x), shape, &axes);
+                let twin = |x: Vec<f64>| naive::sum_axes(&x, shape, &axes);
+                let expected = twin(f64s(&x));
                 let y = output(expected.len(), |y| sum_axes(y, &x, shape, &axes));
-                assert_near(&y, &expected, 1e-5, 0.0);
+                let (what, terms) = (format!("{shape:?} over {axes:?}"), x.len() / y.len().max(1));
+                assert_close(&what, &y, &expected, &twin(abs(&x)), terms);
             }
         }
     });
@@ -176,7 +183,7 @@ fn sums_of_squares_equal_the_naive_twin() {
 fn thread_count_does_not_change_the_bits() {
     let shape = [37, 50, 117];
     let x = random(shape.iter().product(), 4);
-    assert_same_bits("layout", || {
+    assert_same_bits("layout", Work::Elements(x.len()), || {
         let mut all = vec![sum(&x), sum_squares(&x) as f32];
         for axes in [&[0][..], &[1], &[2], &[0, 2], &[0, 1], &[1, 2]] {
             let kept: usize = (0..3).filter(|a| !axes.contains(a)).map(|a| shape[a]).product();
@@ -187,8 +194,13 @@ fn thread_count_does_not_change_the_bits() {
         let mut y = vec![0.0; x.len()];
         permute(&mut y, Write::Set, &x, &shape, &[2, 0, 1]);
         permute(&mut y, Write::Add, &x, &shape, &[1, 0, 2]);
-        all.extend(y);
-        all
+        let block = [36, 48, 114];
+        copy_block(&mut y, &shape, &[1, 2, 3], Write::Add, &x, &shape, &[0; 3], &block);
+        let mut small = vec![0.0; 37 * 117];
+        sum_to(&mut small, Write::Set, &[37, 1, 117], &y, &shape);
+        let mut large = vec![0.0; x.len()];
+        broadcast_to(&mut large, &shape, &small, &[37, 1, 117]);
+        [all, y, small, large].concat()
     });
 }
 

@@ -6,6 +6,7 @@ mod common;
 use common::*;
 use ferrotape_kernels::{
     Write,
+    par::Work,
     pool2d::{self, Pool2dDims},
     reference::pool2d as naive,
 };
@@ -75,60 +76,62 @@ fn check_backward(
     twin: impl Fn(&[f64]) -> Vec<f64>,
 ) {
     let dy = Guarded::new(dy);
-    let (value, magnitude) = (twin(&f64s(dy.get())), twin(&abs(dy.get())));
+    let (value, magnitude) = (twin(&f64s(&dy)), twin(&abs(&dy)));
     let twice = |x: &[f64]| x.iter().map(|x| 2.0 * x).collect::<Vec<_>>();
     on_every_isa(|isa| {
         let what = format!("{op} {d:?} on {}", isa.name());
-        let mut dx = Guarded::new(&vec![f32::NAN; d.x_len()]);
-        kernel(dx.get_mut(), Write::Set, dy.get());
+        let mut dx = Guarded::output(d.x_len());
+        kernel(&mut dx, Write::Set, &dy);
         dx.check(&what);
-        assert_close(&what, dx.get(), &value, &magnitude, terms);
-        kernel(dx.get_mut(), Write::Add, dy.get());
+        assert_close(&what, &dx, &value, &magnitude, terms);
+        kernel(&mut dx, Write::Add, &dy);
         dx.check(&what);
-        assert_close(&what, dx.get(), &twice(&value), &twice(&magnitude), terms + 1);
+        assert_close(&what, &dx, &twice(&value), &twice(&magnitude), terms + 1);
     });
 }
 
 /// Values and winners exactly, NaN and infinities too; then the way back to the winners.
 fn check_max(x: &[f32], dy: &[f32], d: &Pool2dDims) {
     let x = Guarded::new(x);
-    let (expected, expected_codes) = naive::max_forward(&f64s(x.get()), d);
+    let (expected, expected_codes) = naive::max_forward(&f64s(&x), d);
     on_every_isa(|isa| {
         let what = format!("max_pool2d {d:?} on {}", isa.name());
-        let [mut y, mut alone] = [(); 2].map(|()| Guarded::new(&vec![f32::NAN; d.y_len()]));
+        let [mut y, mut alone] = [(); 2].map(|()| Guarded::output(d.y_len()));
         let codes = guarded(&vec![0xee; d.y_len()], 0xee, |codes| {
-            pool2d::max_forward(y.get_mut(), Some(codes), x.get(), d);
+            pool2d::max_forward(&mut y, Some(codes), &x, d);
         });
-        pool2d::max_forward(alone.get_mut(), None, x.get(), d);
+        pool2d::max_forward(&mut alone, None, &x, d);
         for y in [y, alone] {
             y.check(&what);
             let same = |(&y, &e): (&f32, &f64)| f64::from(y) == e || y.is_nan() && e.is_nan();
-            let wrong = y.get().iter().zip(&expected).position(|pair| !same(pair));
+            let wrong = y.iter().zip(&expected).position(|pair| !same(pair));
             assert!(wrong.is_none(), "{what}: another value at {wrong:?}");
         }
         assert_eq!(codes, expected_codes, "{what}");
     });
+    let canaries = [0xff; 64];
+    let around = [&canaries, &expected_codes[..], &canaries].concat();
+    let codes = &around[canaries.len()..][..d.y_len()];
     check_backward(
         "max_pool2d_backward",
         d,
         dy,
         d.kernel[0] * d.kernel[1],
-        |dx, write, dy| pool2d::max_backward(dx, write, dy, &expected_codes, d),
+        |dx, write, dy| pool2d::max_backward(dx, write, dy, codes, d),
         |dy| naive::max_backward(dy, &expected_codes, d),
     );
 }
 
 fn check_avg(x: &[f32], dy: &[f32], d: &Pool2dDims) {
     let x = Guarded::new(x);
-    let (value, magnitude) =
-        (naive::avg_forward(&f64s(x.get()), d), naive::avg_forward(&abs(x.get()), d));
+    let (value, magnitude) = (naive::avg_forward(&f64s(&x), d), naive::avg_forward(&abs(&x), d));
     let area = d.kernel[0] * d.kernel[1];
     on_every_isa(|isa| {
         let what = format!("avg_pool2d {d:?} on {}", isa.name());
-        let mut y = Guarded::new(&vec![f32::NAN; d.y_len()]);
-        pool2d::avg_forward(y.get_mut(), x.get(), d);
+        let mut y = Guarded::output(d.y_len());
+        pool2d::avg_forward(&mut y, &x, d);
         y.check(&what);
-        assert_close(&what, y.get(), &value, &magnitude, area);
+        assert_close(&what, &y, &value, &magnitude, area);
     });
     check_backward(
         "avg_pool2d_backward",
@@ -145,15 +148,14 @@ fn check_global_avg(x: &[f32], dy: &[f32], [n, c, h, w]: [usize; 4]) {
     let d = Pool2dDims { n, c, h, w, kernel: [h, w], stride: [1; 2], padding: [0; 2] };
     let (rows, hw) = (n * c, h * w);
     let x = Guarded::new(x);
-    let (value, magnitude) =
-        (naive::avg_forward(&f64s(x.get()), &d), naive::avg_forward(&abs(x.get()), &d));
+    let (value, magnitude) = (naive::avg_forward(&f64s(&x), &d), naive::avg_forward(&abs(&x), &d));
     on_every_isa(|isa| {
         let what = format!("global_avg_pool2d {d:?} on {}", isa.name());
-        let mut y = Guarded::new(&vec![f32::NAN; rows]);
-        pool2d::global_avg_forward(y.get_mut(), x.get(), rows, hw);
+        let mut y = Guarded::output(rows);
+        pool2d::global_avg_forward(&mut y, &x, rows, hw);
         y.check(&what);
         // The totals of short runs are summed in f64.
-        assert_close(&what, y.get(), &value, &magnitude, hw.min(128));
+        assert_close(&what, &y, &value, &magnitude, hw.min(128));
     });
     check_backward(
         "global_avg_pool2d_backward",
@@ -196,7 +198,7 @@ fn max_pool_propagates_nan_and_handles_infinities() {
             -8..=-4 => f32::NEG_INFINITY,
             _ => v,
         };
-        let x: Vec<f32> = random.floats(d.x_len()).into_iter().map(special).collect();
+        let x: Guarded = random.floats(d.x_len()).iter().copied().map(special).collect();
         check_max(&x, &random.floats(d.y_len()), &d);
     }
 }
@@ -265,7 +267,7 @@ fn thread_count_does_not_change_the_bits() {
     for kernel in [[2, 2], [3, 3]] {
         let d = Pool2dDims { n: 3, c: 11, h: 64, w: 70, kernel, stride: [2, 2], padding: [0, 0] };
         let x = random(d.x_len(), 1);
-        assert_same_bits("pool2d", || {
+        assert_same_bits("pool2d", Work::Elements(x.len()), || {
             let mut y = vec![0.0; d.y_len()];
             let mut codes = vec![0; d.y_len()];
             let mut dx = vec![0.0; d.x_len()];
@@ -273,7 +275,10 @@ fn thread_count_does_not_change_the_bits() {
             pool2d::max_backward(&mut dx, Write::Set, &y, &codes, &d);
             pool2d::avg_backward(&mut dx, Write::Add, &y, &d);
             pool2d::avg_forward(&mut y, &dx, &d);
-            [y, dx].concat()
+            let mut planes = vec![0.0; d.n * d.c];
+            pool2d::global_avg_forward(&mut planes, &dx, d.n * d.c, d.h * d.w);
+            pool2d::global_avg_backward(&mut dx, Write::Add, &planes, d.n * d.c, d.h * d.w);
+            [y, dx, planes].concat()
         });
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use ferrotape_kernels::{Write, reference::softmax as naive, softmax::*};
+use ferrotape_kernels::{Write, par::Work, reference::softmax as naive, softmax::*};
 
 const SHAPES: [(usize, usize); 11] = [
     (0, 3),
@@ -24,7 +24,7 @@ fn softmax_and_its_logarithm_equal_the_naive_twins() {
     on_every_isa(|_| {
         for (rows, cols) in SHAPES {
             for scale in [1.0, 30.0] {
-                let x: Vec<f32> = random(rows * cols, 1).iter().map(|v| v * scale).collect();
+                let x: Guarded = random(rows * cols, 1).iter().map(|v| v * scale).collect();
                 let dy = random(rows * cols, 2);
                 let y = output(x.len(), |y| softmax_forward(y, &x, rows, cols));
                 // The rounding of x - max is a relative error of its exponential.
@@ -49,7 +49,7 @@ fn cross_entropy_equals_the_naive_twin() {
     on_every_isa(|_| {
         for (n, c) in SHAPES.into_iter().filter(|shape| shape.1 > 0) {
             for smoothing in [0.0, 0.125] {
-                let logits: Vec<f32> = random(n * c, 3).iter().map(|v| v * 8.0).collect();
+                let logits: Guarded = random(n * c, 3).iter().map(|v| v * 8.0).collect();
                 let targets: Vec<usize> = (0..n).map(|i| (i * 7 + c - 1) % c).collect();
                 let dlosses = random(n, 4);
                 let mut log_probs = Vec::new();
@@ -115,12 +115,16 @@ fn thread_count_does_not_change_the_bits() {
     let (n, c) = (1001, 77);
     let x = random(n * c, 6);
     let targets: Vec<usize> = (0..n).map(|i| i % c).collect();
-    assert_same_bits("softmax", || {
-        let (mut losses, mut log_probs, mut dx) = (vec![0.0; n], x.clone(), x.clone());
+    assert_same_bits("softmax", Work::Elements(2 * n * c), || {
+        let (mut losses, mut log_probs, mut dx) = (vec![0.0; n], x.to_vec(), x.to_vec());
         cross_entropy_forward(&mut losses, &mut log_probs, &x, &targets, 0.1, n, c);
         cross_entropy_backward(&mut dx, Write::Add, &losses, &log_probs, &targets, 0.1, n, c);
-        softmax_forward(&mut log_probs, &dx, n, c);
-        [losses, log_probs, dx].concat()
+        let (mut y, mut log_y) = (x.to_vec(), x.to_vec());
+        softmax_forward(&mut y, &dx, n, c);
+        softmax_backward(&mut dx, Write::Add, &log_probs, &y, n, c);
+        log_softmax_forward(&mut log_y, &dx, n, c);
+        log_softmax_backward(&mut dx, Write::Add, &log_probs, &log_y, n, c);
+        [losses, log_probs, y, log_y, dx].concat()
     });
 }
 

@@ -4,7 +4,9 @@
 use ferrotape_kernels::{
     Write,
     isa::{Isa, with_isa},
+    par::Work,
 };
+use std::ops::{Deref, DerefMut};
 
 /// A small counter-based generator (splitmix64).
 pub struct Random(pub u64);
@@ -27,13 +29,14 @@ impl Random {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    pub fn floats(&mut self, len: usize) -> Vec<f32> {
+    pub fn floats(&mut self, len: usize) -> Guarded {
         (0..len).map(|_| self.float()).collect()
     }
 }
 
-/// Floats with canaries around: a kernel that reads them gets NaN, one that writes them is caught
-/// by `check`.
+/// Floats with canaries around, as every input and output of the tests: a kernel that reads beyond
+/// them gets NaN, one that writes there is caught when they are dropped, or by `check`.
+#[derive(Clone)]
 pub struct Guarded {
     all: Vec<f32>,
     len: usize,
@@ -44,16 +47,12 @@ const CANARY: u32 = 0x7fc0_1234; // a NaN
 
 impl Guarded {
     pub fn new(from: &[f32]) -> Self {
-        let canary = [f32::from_bits(CANARY); MARGIN];
-        Self { all: [&canary[..], from, &canary[..]].concat(), len: from.len() }
+        from.iter().copied().collect()
     }
 
-    pub fn get(&self) -> &[f32] {
-        &self.all[MARGIN..MARGIN + self.len]
-    }
-
-    pub fn get_mut(&mut self) -> &mut [f32] {
-        &mut self.all[MARGIN..MARGIN + self.len]
+    /// For a kernel that overwrites them all.
+    pub fn output(len: usize) -> Self {
+        std::iter::repeat_n(f32::NAN, len).collect()
     }
 
     #[track_caller]
@@ -61,6 +60,38 @@ impl Guarded {
         let intact = |s: &[f32]| s.iter().all(|x| x.to_bits() == CANARY);
         assert!(intact(&self.all[..MARGIN]), "{what}: wrote before the buffer");
         assert!(intact(&self.all[MARGIN + self.len..]), "{what}: wrote behind the buffer");
+    }
+}
+
+impl FromIterator<f32> for Guarded {
+    fn from_iter<I: IntoIterator<Item = f32>>(from: I) -> Self {
+        let mut all = vec![f32::from_bits(CANARY); MARGIN];
+        all.extend(from);
+        let len = all.len() - MARGIN;
+        all.resize(all.len() + MARGIN, f32::from_bits(CANARY));
+        Self { all, len }
+    }
+}
+
+impl Deref for Guarded {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.all[MARGIN..MARGIN + self.len]
+    }
+}
+
+impl DerefMut for Guarded {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.all[MARGIN..MARGIN + self.len]
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check("some kernel");
+        }
     }
 }
 
@@ -94,13 +125,20 @@ pub fn on_every_isa(mut f: impl FnMut(Isa)) {
     }
 }
 
-/// Asserts that `f` gives the same bits on 1, 2, 3, 4, 7 and 16 threads, on every instruction set.
+/// Asserts that `f`, whose kernels have `work` to do, or more, gives the same bits on 1, 2, 3, 4, 7
+/// and 16 threads, on every instruction set.
 #[track_caller]
-pub fn assert_same_bits(what: &str, f: impl Fn() -> Vec<f32> + Sync) {
+pub fn assert_same_bits(what: &str, work: Work, f: impl Fn() -> Vec<f32> + Sync) {
     on_every_isa(|isa| {
         let bits = |threads| -> Vec<u32> {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| with_isa(isa, &f)).iter().map(|x| x.to_bits()).collect()
+            pool.install(|| {
+                assert_eq!(work.pieces(), threads, "{what}: too little work to be cut");
+                with_isa(isa, &f)
+            })
+            .iter()
+            .map(|x| x.to_bits())
+            .collect()
         };
         let one = bits(1);
         for threads in [2, 3, 4, 7, 16] {
@@ -119,7 +157,7 @@ pub fn inner(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Numbers in [-1, 1), a different sequence for each seed.
-pub fn random(len: usize, seed: u64) -> Vec<f32> {
+pub fn random(len: usize, seed: u64) -> Guarded {
     Random(seed).floats(len)
 }
 
