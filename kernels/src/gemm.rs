@@ -63,8 +63,8 @@ impl<'a> Mat<'a> {
     #[track_caller]
     pub fn row_major(data: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(
-            data.len(),
-            rows * cols,
+            Some(data.len()),
+            rows.checked_mul(cols),
             "Mat::row_major: data must hold {rows} x {cols} elements"
         );
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
@@ -188,7 +188,8 @@ impl SimdKernel for Block<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: `block`'s caller made the promises that these need.
+        // SAFETY: `block` is the only one to make a Block, and was promised that A and B are whole,
+        // have these rows and columns, and that this part of C may be written.
         unsafe {
             match self.algorithm {
                 Algorithm::Dot => self.dots(s),
@@ -203,6 +204,9 @@ impl SimdKernel for Block<'_> {
 impl Block<'_> {
     /// Both operands contiguous along `k`: tiles of 4 rows of A by 3 columns of B, and as many
     /// products in flight where there are fewer rows or only one column.
+    ///
+    /// # Safety
+    /// That of [`block`].
     #[inline(always)]
     unsafe fn dots<S: Simd>(&self, s: S) {
         let mut i = self.rows.start;
@@ -222,6 +226,9 @@ impl Block<'_> {
     }
 
     /// `I` rows of A from `i` on: `J` columns at a time, then the rest one by one. Returns `I`.
+    ///
+    /// # Safety
+    /// That of [`block`]; rows `i..i + I` are among those of the piece.
     #[inline(always)]
     unsafe fn dot_rows<S: Simd, const I: usize, const J: usize>(&self, s: S, i: usize) -> usize {
         let mut j = self.cols.start;
@@ -239,6 +246,8 @@ impl Block<'_> {
         I
     }
 
+    /// # Safety
+    /// That of [`block`]; rows `i..i + I` and columns `j..j + J` are among those of the piece.
     #[inline(always)]
     unsafe fn dot_tile<S: Simd, const I: usize, const J: usize>(&self, s: S, i: usize, j: usize) {
         // SAFETY: rows i .. i + I of A and columns j .. j + J of B exist and have a.cols elements
@@ -257,6 +266,9 @@ impl Block<'_> {
     }
 
     /// Few rows, or small matrices: B is read where it lies; only a last narrow panel is copied.
+    ///
+    /// # Safety
+    /// That of [`block`].
     #[inline(always)]
     unsafe fn unpacked<S: Simd>(&self, s: S) {
         let wide = panel::<S>();
@@ -265,8 +277,7 @@ impl Block<'_> {
         let tail = self.cols.start + whole;
         let mut packed = scratch::floats(if tail < self.cols.end { depth * wide } else { 0 });
         if tail < self.cols.end {
-            // SAFETY: the panel is inside B, and there is room for it.
-            unsafe { self.pack_b(s, &mut packed, 0..depth, tail..self.cols.end) };
+            self.pack_b(s, &mut packed, 0..depth, tail..self.cols.end);
         }
         // With so few products per element of C, writing C is what takes time, and fastest one row
         // at a time. Else each panel of B is read once.
@@ -326,6 +337,9 @@ impl Block<'_> {
     /// The five loops for an A that is packed as a whole. Each sliver meets all panels of a block
     /// of B before the next one does, so that C is written along its rows: to a C that no cache
     /// holds, that takes three quarters of the time.
+    ///
+    /// # Safety
+    /// That of [`block`].
     #[inline(always)]
     unsafe fn resident<S: Simd>(&self, s: S) {
         let wide = panel::<S>();
@@ -368,6 +382,9 @@ impl Block<'_> {
     }
 
     /// The five loops.
+    ///
+    /// # Safety
+    /// That of [`block`].
     #[inline(always)]
     unsafe fn packed<S: Simd>(&self, s: S) {
         let wide = panel::<S>();
@@ -446,7 +463,7 @@ impl Block<'_> {
 
     /// `packed[panel][k][column] = B[k, columns of the panel]`, zero beyond the last column.
     #[inline(always)]
-    unsafe fn pack_b<S: Simd>(&self, s: S, packed: &mut [f32], pc: Range<usize>, jc: Range<usize>) {
+    fn pack_b<S: Simd>(&self, s: S, packed: &mut [f32], pc: Range<usize>, jc: Range<usize>) {
         let wide = panel::<S>();
         let len = pc.len() * wide;
         let Mat { data, row_stride, col_stride, .. } = self.b;
@@ -472,19 +489,13 @@ impl Block<'_> {
                 if cols < wide {
                     to.fill(0.0);
                 }
-                // SAFETY: the panel, and its source, are inside their slices.
+                let from = &data[j * col_stride + pc.start..];
+                assert!(from.len() >= (cols - 1) * col_stride + pc.len());
+                let (to, from) = (to.as_mut_ptr(), from.as_ptr());
+                // SAFETY: `cols` columns of B are there, as was checked, and `to` is a whole panel
+                // of pc.len() rows.
                 unsafe {
-                    let from = data.as_ptr().add(j * col_stride + pc.start);
-                    transpose_into(
-                        s,
-                        to.as_mut_ptr(),
-                        wide,
-                        from,
-                        col_stride,
-                        cols,
-                        pc.len(),
-                        Write::Set,
-                    );
+                    transpose_into(s, to, wide, from, col_stride, cols, pc.len(), Write::Set);
                 }
             } else {
                 for (k, to) in pc.clone().zip(to.chunks_exact_mut(wide)) {
@@ -502,7 +513,7 @@ impl Block<'_> {
 
     /// `packed[sliver][k][rows of the sliver] = A`, for the slivers that [`row_tiles`] cuts.
     #[inline(always)]
-    unsafe fn pack_a<S: Simd>(&self, s: S, packed: &mut [f32], ic: Range<usize>, pc: Range<usize>) {
+    fn pack_a<S: Simd>(&self, s: S, packed: &mut [f32], ic: Range<usize>, pc: Range<usize>) {
         let Mat { data, row_stride, col_stride, .. } = self.a;
         for tile in row_tiles::<S>(ic.len()) {
             let (i, high) = (ic.start + tile.start, tile.len());

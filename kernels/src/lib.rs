@@ -53,6 +53,19 @@ pub mod softmax;
 mod tile;
 mod tuning;
 
+/// The number of elements of a shape.
+///
+/// # Panics
+/// If it is beyond `usize`: the wrapped product could pass for the length of a slice.
+#[track_caller]
+fn elements(shape: &[usize]) -> usize {
+    if shape.contains(&0) {
+        return 0;
+    }
+    let product = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+    product.unwrap_or_else(|| panic!("{shape:?} are more elements than any memory holds"))
+}
+
 /// What happens to what is already in an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {

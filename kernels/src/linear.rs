@@ -28,7 +28,7 @@ impl LinearDims {
             if let Some(len) = len {
                 assert_eq!(
                     len,
-                    rows * cols,
+                    crate::elements(&[rows, cols]),
                     "linear::{op}: {name} (or its gradient) must hold {rows} x {cols} elements"
                 );
             }

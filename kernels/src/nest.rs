@@ -148,7 +148,7 @@ pub(crate) fn strides(op: &str, shape: &[usize]) -> [usize; MAX_RANK] {
 /// Panics unless a slice fits its shape.
 #[track_caller]
 pub(crate) fn check_len(op: &str, name: &str, len: usize, shape: &[usize]) {
-    let expected: usize = shape.iter().product();
+    let expected = crate::elements(shape);
     assert!(
         len == expected,
         "{op}: {name} has {len} values, {expected} expected by shape {shape:?}"

@@ -173,7 +173,7 @@ pub fn update_running(
 impl NormDims {
     #[track_caller]
     fn check(&self, op: &str, lens: &[(&str, usize)]) {
-        let expected = self.n * self.c * self.hw;
+        let expected = crate::elements(&[self.n, self.c, self.hw]);
         for (name, len) in lens {
             assert!(
                 *len == expected,

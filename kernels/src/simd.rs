@@ -62,6 +62,17 @@ pub fn prefetch(p: *const f32) {
     let _ = p;
 }
 
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Scalar {}
+    #[cfg(target_arch = "x86_64")]
+    impl Sealed for super::Avx2 {}
+    #[cfg(target_arch = "x86_64")]
+    impl Sealed for super::Avx512 {}
+    #[cfg(target_arch = "aarch64")]
+    impl Sealed for super::Neon {}
+}
+
 /// A kernel that can be compiled for any instruction set.
 pub trait SimdKernel {
     /// What the kernel returns.
@@ -72,7 +83,9 @@ pub trait SimdKernel {
 }
 
 /// The operations on a vector of [`LANES`](Simd::LANES) `f32` that the kernels need, and no more.
-pub trait Simd: Copy + Send + Sync + 'static {
+///
+/// Sealed: unsafe code relies on what its implementations promise.
+pub trait Simd: sealed::Sealed + Copy + Send + Sync + 'static {
     /// The vector.
     type F32: Copy;
     /// One boolean per lane.
@@ -232,6 +245,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The start of `x`: `min(x.len(), LANES)` bytes as floats, zero in the other lanes.
     #[inline(always)]
     fn read_bytes(self, x: &[u8]) -> Self::F32 {
+        const { assert!(Self::LANES <= MAX_LANES) };
         let mut lanes = [0; MAX_LANES];
         let x = if x.len() >= Self::LANES {
             x
@@ -250,8 +264,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
             // SAFETY: y holds at least LANES bytes.
             unsafe { self.store_bytes(y.as_mut_ptr(), v) }
         } else {
+            const { assert!(Self::LANES <= MAX_LANES) };
             let mut lanes = [0; MAX_LANES];
-            // SAFETY: LANES <= MAX_LANES.
+            // SAFETY: there are MAX_LANES bytes, and no vector has more.
             unsafe { self.store_bytes(lanes.as_mut_ptr(), v) };
             let len = y.len();
             copy_short(y, &lanes, len);
@@ -283,7 +298,7 @@ mod tests {
     /// Runs every operation of `S` and compares each lane with plain Rust.
     struct Check;
 
-    /// The lanes of a vector. 16 are enough for every instruction set here.
+    /// The lanes of a vector.
     #[inline(always)]
     fn lanes<S: Simd>(s: S, v: S::F32) -> Vec<f32> {
         let mut out = vec![f32::NAN; S::LANES];

@@ -125,7 +125,7 @@ pub fn cross_entropy_backward(
 #[track_caller]
 fn check(op: &str, rows: usize, cols: usize, lens: &[(&str, usize)]) {
     for (name, len) in lens {
-        let expected = rows * cols;
+        let expected = crate::elements(&[rows, cols]);
         assert!(
             *len == expected,
             "{op}: {name} has {len} values, {expected} expected ({rows} x {cols})"

@@ -56,8 +56,7 @@ pub(crate) trait Tile<S: Simd> {
     /// Computes and writes the tile.
     ///
     /// # Safety
-    /// Whatever the tile reads and writes must be there for `R` rows and `V` vectors, by which
-    /// [`sized`] means its `rows` and what covers its `cols`.
+    /// Whatever the tile reads and writes must be there for `R` rows and `V` vectors.
     unsafe fn run<const R: usize, const V: usize>(self, s: S);
 }
 
@@ -65,7 +64,7 @@ pub(crate) trait Tile<S: Simd> {
 /// a panel of them is computed.
 ///
 /// # Safety
-/// Those of [`Tile::run`].
+/// That of [`Tile::run`] for `R = rows`, and as many vectors as cover `cols`, at most [`VECTORS`].
 #[inline(always)]
 pub(crate) unsafe fn sized<S: Simd>(s: S, rows: usize, cols: usize, tile: impl Tile<S>) {
     // SAFETY: the caller's promise.

@@ -381,3 +381,33 @@ fn a_wrong_length_is_named() {
     let d = dims(1, 1, [5, 5], 2, 3, 1, 0);
     conv2d::forward(&mut [0.0; 18], &[0.0; 25], &[0.0; 17], None, &d);
 }
+
+/// Sizes whose product or sum wraps around to the length of an empty slice.
+#[test]
+fn sizes_beyond_all_memory_are_refused() {
+    let (half, d) = (1 << (usize::BITS - 1), dims(2, 2, [3, 3], 2, 3, 1, 1));
+    for d in [
+        Conv2dDims { n: half, ..d },
+        Conv2dDims { c: half, o: half, groups: half, ..d },
+        Conv2dDims { padding: [half; 2], ..d },
+        Conv2dDims { kernel: [half + 1; 2], ..d },
+        Conv2dDims { dilation: [half; 2], ..d },
+        Conv2dDims { stride: [usize::MAX; 2], ..d },
+        Conv2dDims { n: 1 << 30, c: 1 << 30, h: 1 << 30, w: 1 << 30, ..d },
+        Conv2dDims { c: 1 << 30, o: 1 << 30, ..d },
+    ] {
+        let kernels: [&dyn Fn(); 4] = [
+            &|| conv2d::forward(&mut [], &[], &[], None, &d),
+            &|| conv2d::backward_input(&mut [], Write::Set, &[], &[], &d),
+            &|| conv2d::backward_weight(&mut [], Write::Set, &[], &[], &d),
+            &|| conv2d::backward_bias(&mut [], Write::Set, &[], &d),
+        ];
+        for kernel in kernels {
+            let run = std::panic::AssertUnwindSafe(kernel);
+            let panic = std::panic::catch_unwind(run).expect_err(&format!("{d:?} was accepted"));
+            let panic = panic.downcast::<String>().expect("a text");
+            let known = ["beyond 2^31 - 1", "more elements than", "at most 2^32 - 1 work"];
+            assert!(known.iter().any(|text| panic.contains(text)), "{d:?}: {panic}");
+        }
+    }
+}

@@ -50,7 +50,7 @@ pub(super) fn run(sweep: &Sweep, out: Shared) {
     });
     // Small images are swept together, so that a panel of weights serves more than a few pixels.
     let pixels = sweep.phases.iter().map(Phase::pixels).max().unwrap_or(0);
-    let at_once = (256 / pixels.max(1)).max(1);
+    let at_once = sweep.planes.images_at_once(256 / pixels.max(1), sweep.groups);
     sweep.each_piece(panels, at_once, |images, panels| {
         isa.dispatch(Piece { sweep, images, panels, per_group, weights, bias, out: out.get() });
     });

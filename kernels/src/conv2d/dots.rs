@@ -95,7 +95,8 @@ impl SimdKernel for Piece<'_> {
             (6, 4) => self.tiles::<S, 6, 4, false>(s),
             (4, 5) => self.tiles::<S, 4, 5, false>(s),
             (1, 3) => self.tiles::<S, 1, 3, false>(s),
-            _ => self.tiles::<S, 2, 2, false>(s),
+            (2, 2) => self.tiles::<S, 2, 2, false>(s),
+            other => unreachable!("a tile of {other:?}"),
         }
     }
 }
@@ -256,7 +257,8 @@ unsafe fn products<S: Simd, const R: usize, const T: usize>(
     x: [*const f32; T],
 ) -> [[S::F32; T]; R] {
     let mut acc = [[s.zero(); T]; R];
-    // SAFETY: every place in the lists is LANES, or `tail`, pixels of one row away from its end.
+    // SAFETY: every place in the lists is LANES, or `cols` if that is less, pixels away from the
+    // end of its row.
     unsafe {
         for &[y_at, x_at] in places.whole {
             let y = |r: usize| s.load(dy[r].add(y_at as usize));

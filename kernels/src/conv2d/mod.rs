@@ -20,8 +20,11 @@
 //! | `pointwise.rs` | a 1 x 1 kernel of stride 1 is a matrix product, image by image | forward, `dx` |
 //!
 //! `sweep.rs` is what the engines of forward and `dx` have in common, `planes.rs` the padded
-//! copies. No matrix of patches is ever built. Which one runs is decided by the shape and the
-//! length of a vector, in `cost.rs`.
+//! copies. No matrix of patches is ever built.
+//!
+//! Which one runs is decided by the shape and the length of a vector: 1 x 1 kernels are products,
+//! then `winograd::pays` is asked, then `rows::pays`, and among the others `cost.rs` knows which is
+//! fastest.
 
 mod backward_bias;
 mod backward_input;
@@ -43,6 +46,8 @@ pub use {
     backward_bias::backward_bias, backward_input::backward_input, backward_weight::backward_weight,
     forward::forward, winograd::without_winograd,
 };
+
+use crate::elements;
 
 /// The dimensions of a convolution: `x [n, c, h, w]`, `w [o, c / groups, kh, kw]`, `y [n, o, oh,
 /// ow]`. Pairs are (vertical, horizontal).
@@ -89,18 +94,27 @@ impl Conv2dDims {
     }
 
     /// Elements of `x`.
+    ///
+    /// # Panics
+    /// If they are beyond `usize`.
     pub fn x_len(&self) -> usize {
-        self.n * self.c * self.h * self.w
+        elements(&[self.n, self.c, self.h, self.w])
     }
 
     /// Elements of `w`.
+    ///
+    /// # Panics
+    /// If they are beyond `usize`.
     pub fn w_len(&self) -> usize {
-        self.o * self.taps()
+        elements(&[self.o, self.c_group(), self.kernel[0], self.kernel[1]])
     }
 
     /// Elements of `y`.
+    ///
+    /// # Panics
+    /// If they are beyond `usize`.
     pub fn y_len(&self) -> usize {
-        self.n * self.o * self.oh() * self.ow()
+        elements(&[self.n, self.o, self.oh(), self.ow()])
     }
 
     /// Floating-point operations of the forward pass, and of either backward pass: two per product
@@ -138,7 +152,12 @@ impl Conv2dDims {
 
     #[track_caller]
     fn check(&self, op: &str, lengths: &[(&str, usize, usize)]) {
-        let Self { c, o, kernel, stride, dilation, groups, .. } = self;
+        let Self { n, c, h, w, o, kernel, stride, padding, dilation, groups } = self;
+        let sizes = [[*n, *c], [*h, *w], [*o, *groups], *kernel, *stride, *padding, *dilation];
+        assert!(
+            sizes.as_flattened().iter().all(|&size| size <= i32::MAX as usize),
+            "conv2d::{op}: nothing may be beyond 2^31 - 1 in {self:?}"
+        );
         assert!(
             *groups > 0 && c % groups == 0 && o % groups == 0,
             "conv2d::{op}: {groups} groups must divide c = {c} and o = {o}"
@@ -149,6 +168,11 @@ impl Conv2dDims {
                 "conv2d::{op}: {name} must be positive, not {pair:?}"
             );
         }
+        let weights = elements(&[o / groups, c / groups, kernel[0], kernel[1]]);
+        assert!(
+            u32::try_from(weights).is_ok(),
+            "conv2d::{op}: a group has {weights} weights, at most 2^32 - 1 work, in {self:?}"
+        );
         for (name, found, expected) in lengths {
             assert_eq!(
                 found, expected,

@@ -1,6 +1,6 @@
 //! Zero-padded copies of images, so that a tap may reach beyond the edge without anybody asking.
 
-use crate::simd::Simd;
+use crate::{elements, simd::Simd};
 
 /// How the planes (channels) of one group of an image are laid out for reading.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,9 @@ pub(super) struct Planes {
 
 impl Planes {
     /// Planes of `size` of which places from `-before` to `reach` (exclusive) are read.
+    ///
+    /// # Panics
+    /// If they are too large for the 32 bits of the engines' offsets.
     pub(super) fn new(
         count: usize,
         size: [usize; 2],
@@ -28,7 +31,12 @@ impl Planes {
         sorted: usize,
     ) -> Self {
         let [h, w] = [0, 1].map(|axis| before[axis] + size[axis].max(reach[axis]));
-        Self { count, size, before, padded: [h, w.next_multiple_of(sorted)], sorted }
+        let padded = [h, w.next_multiple_of(sorted)];
+        assert!(
+            u32::try_from(elements(&[count, padded[0], padded[1]])).is_ok(),
+            "conv2d: a group of {count} planes of {padded:?}, with padding, is beyond 2^32 - 1"
+        );
+        Self { count, size, before, padded, sorted }
     }
 
     /// Whether the image can be read where it lies.
@@ -44,6 +52,11 @@ impl Planes {
     /// Floats in one group with its zeros.
     pub(super) fn len(&self) -> usize {
         self.count * self.plane()
+    }
+
+    /// How many images to take at once where `wanted` were good: as many as 32 bits reach.
+    pub(super) fn images_at_once(&self, wanted: usize, groups: usize) -> usize {
+        wanted.min(u32::MAX as usize / (self.len() * groups).max(1)).max(1)
     }
 
     /// The offset of place `at`, counted from the corner of the unpadded plane.

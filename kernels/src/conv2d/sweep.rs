@@ -187,6 +187,10 @@ impl Sweep<'_> {
     /// Computes `out [images, groups * lanes, channel]`.
     pub(super) fn run(mut self, out: &mut [f32]) {
         assert_eq!(out.len(), self.images * self.groups * self.lanes * self.channel);
+        for Phase { grid, first, step, .. } in self.phases.iter().filter(|p| p.pixels() > 0) {
+            let last = first + (grid[0] - 1) * step[0] + (grid[1] - 1) * step[1];
+            assert!(last < self.channel, "conv2d: a pixel beyond its channel");
+        }
         if !out.is_empty() {
             let out = Shared(out.as_mut_ptr());
             match self.engine {

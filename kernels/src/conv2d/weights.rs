@@ -95,7 +95,7 @@ impl SimdKernel for Piece<'_> {
         // Only the planes that these taps read.
         let channels = self.taps.start / kernel..self.taps.end.div_ceil(kernel);
         let base = channels.start * planes.plane();
-        let at_once = (PIXELS / pixels).clamp(1, d.n);
+        let at_once = planes.images_at_once(PIXELS / pixels, d.groups).min(d.n);
         let plane = d.h * d.w;
         let mut sums = scratch::floats(self.taps.len() * width);
         sums.fill(0.0);

@@ -51,13 +51,19 @@ impl Pool2dDims {
     }
 
     /// Length of `x`.
+    ///
+    /// # Panics
+    /// If it is beyond `usize`.
     pub fn x_len(&self) -> usize {
-        self.n * self.c * self.h * self.w
+        crate::elements(&[self.n, self.c, self.h, self.w])
     }
 
     /// Length of `y`.
+    ///
+    /// # Panics
+    /// If it is beyond `usize`, or the window is larger than the padded image.
     pub fn y_len(&self) -> usize {
-        self.n * self.c * self.oh() * self.ow()
+        crate::elements(&[self.n, self.c, self.oh(), self.ow()])
     }
 
     /// Panics unless the dimensions make sense and the slices fit them.
@@ -67,8 +73,8 @@ impl Pool2dDims {
             let (k, s, p) = (self.kernel[axis], self.stride[axis], self.padding[axis]);
             let size = [self.h, self.w][axis];
             assert!(k > 0 && s > 0, "{op}: kernel and stride must be positive in {self:?}");
-            assert!(2 * p <= k, "{op}: padding must be at most half the window in {self:?}");
-            let fits = size > 0 && size + 2 * p >= k;
+            assert!(p <= k / 2, "{op}: padding must be at most half the window in {self:?}");
+            let fits = size > 0 && size.saturating_add(2 * p) >= k;
             assert!(fits, "{op}: the window is larger than the image in {self:?}");
         }
         let lens = [(x.0, x.1, self.x_len()), (y.0, y.1, self.y_len())];
@@ -239,7 +245,7 @@ pub fn global_avg_backward(dx: &mut [f32], write: Write, dy: &[f32], rows: usize
 
 #[track_caller]
 fn check_global(op: &str, x: (&str, usize), y: (&str, usize), rows: usize, hw: usize) {
-    for ((name, len), expected) in [(x, rows * hw), (y, rows)] {
+    for ((name, len), expected) in [(x, crate::elements(&[rows, hw])), (y, rows)] {
         assert!(
             len == expected,
             "{op}: {name} has {len} values, {expected} expected by {rows} planes of {hw}"

@@ -6,8 +6,8 @@
 //!   gather what they read:          source[pixel][channel][image], L2
 //!   for each R output channels:
 //!     for each pixel:
-//!       tile: acc[R, 2] = bias + sum over the taps inside the image of weights[tap][R] * source[pixel + tap]; those in one
-//!       row of the window lie one after the other
+//!       tile: acc[R, 2] = bias + sum of weights[tap][R] * source[pixel + tap], in registers, over
+//!             the taps inside the image; those in one row of the window lie one after the other
 //!     transpose the tiles into out[image][channel][pixel]
 //! ```
 
@@ -43,6 +43,7 @@ pub(in super::super) fn run(sweep: &mut Sweep, out: Shared) {
         pack(sweep, to, group, high);
     }
     let window = window(sweep);
+    assert_eq!(sweep.taps(), window.size[0] * window.size[1] * sweep.planes.count);
     let (rows, batches) = (sweep.phases[0].grid[0], sweep.images.div_ceil(wide));
     let work = Work::MultiplyAdds(sweep.multiply_adds);
     par::split(work, batches * sweep.groups * rows, (), |units, ()| {
