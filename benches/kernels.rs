@@ -709,7 +709,7 @@ fn sgd(c: &mut Criterion) {
 }
 
 fn main() -> ExitCode {
-    if let Err(error) = Isa::from_env() {
+    if let Err(error) = Isa::from_env().and(conv2d::winograd_from_env()) {
         eprintln!("kernels: {error}");
         return ExitCode::from(2);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
@@ -469,6 +469,15 @@ fn help_and_usage() {
     ] {
         let (_, _, error) = ferrotape(arguments);
         assert!(error.starts_with(&format!("ferrotape: {message}")), "{arguments:?}: {error}");
+    }
+    // So is a setting of the environment.
+    for (name, value) in [("FERROTAPE_ISA", "mmx"), ("FERROTAPE_WINOGRAD", "off")] {
+        let Output { status, stderr, .. } = output(program().args(["ls", "a"]).env(name, value));
+        let error = String::from_utf8(stderr).unwrap();
+        assert!(
+            status.code() == Some(2) && error.starts_with(&format!("ferrotape: {name}")),
+            "{error}"
+        );
     }
 }
 

@@ -33,6 +33,13 @@ const OPS: [&str; 5] = ["raw-write", "save+fsync", "raw-read", "load-warm", "ope
 /// The article's network, and one whose weights and velocity are 100 MB.
 const NETWORKS: [(&str, usize); 2] = [("seednet", 32), ("wide", 64)];
 
+/// Names and operations of all rows.
+pub(super) fn rows() -> impl Iterator<Item = (String, &'static str)> {
+    let networks =
+        NETWORKS.iter().map(|(net, batch)| (format!("{net}-b{batch}"), "trainstep+save"));
+    OPS.iter().map(|op| (SIZE.to_owned(), *op)).chain(networks)
+}
+
 impl Report {
     pub(super) fn w7(&self) {
         let dir = std::env::var_os("FERROTAPE_BENCH_DIR")

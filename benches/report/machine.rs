@@ -45,8 +45,9 @@ pub(crate) fn fma_peak(threads: usize, seconds: f64) -> f64 {
     six.max(speed(12, &|| isa.dispatch(FmaChains::<12> { rounds })))
 }
 
-/// Memory bandwidths of `threads` threads together, in GB/s: reading, copying, and updating two
-/// arrays in place while reading a third, as SGD with momentum does.
+/// Memory bandwidths of `threads` threads together, in GB/s: reading, copying (past the caches or
+/// through them, as is faster), and updating two arrays in place while reading a third, as SGD with
+/// momentum does.
 pub(crate) fn bandwidth(threads: usize, seconds: f64, test: bool) -> [(&'static str, f64); 3] {
     let len = if test { 1 << 12 } else { (32 << 20) / threads };
     let bytes = |streams: usize| (threads * len * 4 * streams) as f64;
@@ -59,9 +60,12 @@ pub(crate) fn bandwidth(threads: usize, seconds: f64, test: bool) -> [(&'static 
         });
         bytes(streams) / time * 1e-9
     };
+    let copied = run(2, |[a, b, _]| b.copy_from_slice(black_box(a)));
+    let streamed =
+        run(2, |[a, b, _]| Isa::current().dispatch(Stream { from: black_box(a), to: b }));
     [
-        ("read", run(1, |[a, ..]| _ = black_box(sum(a)))),
-        ("copy", run(2, |[a, b, _]| b.copy_from_slice(black_box(a)))),
+        ("read", run(1, |[a, ..]| _ = black_box(Isa::current().dispatch(Sum(a))))),
+        ("copy", copied.max(streamed)),
         ("update", run(5, |[w, v, g]| Isa::current().dispatch(Update { w, v, g: black_box(g) }))),
     ]
 }
@@ -87,15 +91,43 @@ impl SimdKernel for Update<'_> {
     }
 }
 
-/// A sum in 32 chains, so that it waits for memory and not for additions.
-fn sum(x: &[f32]) -> f32 {
-    let mut sums = [0.0; 32];
-    for chunk in x.chunks_exact(32) {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += x;
+/// A sum in eight vectors, so that it waits for memory and not for additions.
+struct Sum<'a>(&'a [f32]);
+
+impl SimdKernel for Sum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let mut sums = [s.zero(); 8];
+        for vectors in self.0.chunks_exact(8 * S::LANES) {
+            for (sum, x) in sums.iter_mut().zip(vectors.chunks_exact(S::LANES)) {
+                *sum = s.add(*sum, s.read(x));
+            }
         }
+        sums.into_iter().map(|sum| s.reduce_sum(sum)).sum()
     }
-    sums.iter().sum()
+}
+
+/// A copy that is written past the caches, of what lies in whole vectors of `to`.
+struct Stream<'a> {
+    from: &'a [f32],
+    to: &'a mut [f32],
+}
+
+impl SimdKernel for Stream<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let start = self.to.as_ptr().align_offset(size_of::<S::F32>()).min(self.to.len());
+        let to = self.to[start..].chunks_exact_mut(S::LANES);
+        for (to, from) in to.zip(self.from.chunks_exact(S::LANES)) {
+            // SAFETY: LANES floats, and all vectors before it were whole and aligned.
+            unsafe { s.stream(to.as_mut_ptr(), s.read(from)) };
+        }
+        s.fence();
+    }
 }
 
 /// The median time of `f` run by all of `threads` threads at once.

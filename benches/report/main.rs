@@ -7,6 +7,7 @@
 //! cargo bench --bench report -- --json                        one JSON object per row
 //! cargo bench --bench report -- --vs FILE                     peers' JSON rows beside ours
 //! FERROTAPE_ISA=avx2 cargo bench --bench report               with another instruction set
+//! FERROTAPE_WINOGRAD=0 cargo bench --bench report -- W2       convolutions in direct loops only
 //! ```
 //!
 //! | workload | what |
@@ -35,10 +36,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use ferrotape_kernels::conv2d::winograd_from_env;
 use ferrotape_kernels::isa::Isa;
-use rows::{Peers, Row, Timing};
+use rows::{Limits, Peers, Row, Timing};
 use serde_json::json;
 use workloads::{CONV_OPS, ConvData, GEMMS, GemmData, Network, STEPS, convs};
 
@@ -64,31 +66,41 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Err(error) = Isa::from_env() {
+    if let Err(error) = Isa::from_env().and(winograd_from_env()) {
         eprintln!("report: {error}");
         return ExitCode::from(2);
     }
     let mut report = Report {
         options,
-        peaks: Vec::new(),
-        rows: AtomicUsize::new(0),
+        limits: Vec::new(),
+        compared: AtomicBool::new(false),
         closed: AtomicBool::new(false),
     };
     report.run();
-    if report.rows.into_inner() == 0 && !report.closed.into_inner() {
-        eprintln!("report: no row was selected; without a selection all are shown");
-        return ExitCode::from(2);
+    if !report.options.peers.is_empty() && !report.compared.into_inner() {
+        eprintln!(
+            "report: none of the rows of --vs has the workload, name, op and threads of one here"
+        );
     }
     ExitCode::SUCCESS
 }
 
 const HELP: &str = "\
-usage: cargo bench --bench report --
-       [WORKLOAD ...] [--name NAME] [--op OP] [--threads N ...] [--json] [--vs FILE]
+usage: cargo bench --bench report -- [WORKLOAD ...] [OPTION ...]
 workloads: W1 matrix products, W2 convolutions, W3 small operations, W4 training steps,
-           W5 inference, W7 checkpoints
-all of them, with 1 and 2 threads, unless selected; --vs sets the rows of peers, in JSON,
-beside ours";
+           W5 inference, W7 checkpoints; all of them without a selection
+  --list         print the names and operations that can be selected
+  --name NAME    only rows of this name
+  --op OP        only rows of this operation
+  --threads N    with so many threads; may be repeated; 1 and 2 without it
+  --json         one JSON object per row
+  --vs FILE      set peers' rows, one JSON object per line, beside ours; may be repeated
+environment:
+  FERROTAPE_ISA=scalar|avx2|avx512|neon   another instruction set
+  FERROTAPE_WINOGRAD=0                    convolutions in direct loops only
+  FERROTAPE_BENCH_DIR=DIR                 where W7 saves";
+/// A convolution in all its directions.
+const ALL_OPS: &str = "fwd+bwd";
 const WORKLOADS: [&str; 6] = ["W1", "W2", "W3", "W4", "W5", "W7"];
 
 fn parse() -> Result<Options, lexopt::Error> {
@@ -103,6 +115,7 @@ fn parse() -> Result<Options, lexopt::Error> {
         test: false,
         child: false,
     };
+    let mut list = false;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -120,10 +133,14 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("name") => options.name = Some(parser.value()?.string()?),
             Long("op") => options.op = Some(parser.value()?.string()?),
             Long("threads") => {
-                options.threads.push(parser.value()?.parse::<NonZeroUsize>()?.get());
+                let threads = parser.value()?.parse::<NonZeroUsize>()?.get();
+                if !options.threads.contains(&threads) {
+                    options.threads.push(threads);
+                }
             }
             Long("json") => options.json = true,
-            Long("vs") => options.peers = Peers::read(parser.value()?.as_ref())?,
+            Long("list") => list = true,
+            Long("vs") => options.peers.read(parser.value()?.as_ref())?,
             Long("test") => options.test = true,
             Long("child") => options.child = true,
             Long("bench") => {} // cargo says so
@@ -133,7 +150,32 @@ fn parse() -> Result<Options, lexopt::Error> {
     if options.threads.is_empty() {
         options.threads = vec![1, 2];
     }
+    let selected =
+        catalogue().into_iter().filter(|(workload, name, op)| options.selects(workload, name, op));
+    let selected: Vec<_> =
+        selected.map(|(workload, name, op)| format!("{workload} {name:<13} {op}")).collect();
+    if list {
+        selected.iter().all(print_line);
+        std::process::exit(0);
+    }
+    if selected.is_empty() {
+        return Err("no row has this workload, name and op: --list prints all there are".into());
+    }
     Ok(options)
+}
+
+/// Workload, name and operation of all rows.
+fn catalogue() -> Vec<(&'static str, String, &'static str)> {
+    let gemms = GEMMS.iter().map(|(m, k, n)| ("W1", format!("{m}x{k}x{n}"), "gemm"));
+    let convs = convs().into_iter().flat_map(|(name, _)| {
+        CONV_OPS.into_iter().chain([ALL_OPS]).map(move |op| ("W2", name.to_owned(), op))
+    });
+    let small = small_ops::ROWS.iter();
+    let small = small.flat_map(|(name, ops)| ops.iter().map(|op| ("W3", name.to_string(), *op)));
+    let steps = STEPS.iter().map(|(net, batch)| ("W4", format!("{net}-b{batch}"), "trainstep"));
+    let inference = [("W5", "seednet-b1".to_owned(), "infer")];
+    let checkpoints = checkpoint::rows().map(|(name, op)| ("W7", name, op));
+    gemms.chain(convs).chain(small).chain(steps).chain(inference).chain(checkpoints).collect()
 }
 
 /// Writes to standard output; whether there still is somebody who reads.
@@ -147,20 +189,22 @@ fn print_line(line: impl Display) -> bool {
     }
 }
 
-struct Report {
-    options: Options,
-    /// GFLOP/s of each number of threads.
-    peaks: Vec<(usize, f64)>,
-    /// How many were printed.
-    rows: AtomicUsize,
-    /// Whether the reader has left, as `head` does: then nothing more is measured.
-    closed: AtomicBool,
+impl Options {
+    fn selects(&self, workload: &str, name: &str, op: &str) -> bool {
+        (self.workloads.is_empty() || self.workloads.iter().any(|w| w == workload))
+            && self.name.as_deref().is_none_or(|only| only == name)
+            && self.op.as_deref().is_none_or(|only| only == op)
+    }
 }
 
-/// What the machine can do at best with so many threads: FMA in GFLOP/s, then bandwidths in GB/s.
-struct Limits {
-    threads: usize,
-    values: Vec<(&'static str, f64)>,
+struct Report {
+    options: Options,
+    /// Of each number of threads, at the start.
+    limits: Vec<Limits>,
+    /// Whether a peer has one of the rows.
+    compared: AtomicBool,
+    /// Whether the reader has left, as `head` does: then nothing more is measured.
+    closed: AtomicBool,
 }
 
 impl Report {
@@ -168,24 +212,36 @@ impl Report {
         if self.options.child {
             return self.workloads();
         }
-        let before = self.machine("start");
-        self.peaks = before.iter().map(|limits| (limits.threads, limits.values[0].1)).collect();
+        self.limits = self.machine("start");
         if !self.options.json {
             self.say(format_args!("instruction set: {}\n{}", Isa::current().name(), rows::HEADER));
         }
         self.workloads();
         let after = self.machine("end");
-        for (before, after) in before.iter().zip(&after) {
+        for (before, after) in self.limits.iter().zip(&after) {
             for ((name, first), (_, last)) in before.values.iter().zip(&after.values) {
                 let drift = last / first - 1.0;
                 if drift.abs() > 0.05 && !self.options.test {
-                    let (threads, percent) = (before.threads, 100.0 * drift);
-                    eprintln!(
-                        "{name} of {threads} thread(s) drifted by {percent:+.1}% during this run: \
-                         compare with care"
-                    );
+                    self.warn_of_drift(name, before.threads, drift);
                 }
             }
+        }
+    }
+
+    fn warn_of_drift(&self, name: &str, threads: usize, drift: f64) {
+        let percent = 100.0 * drift;
+        let text = format!(
+            "{name} of {threads} thread(s) drifted by {percent:+.1}% during this run: compare with \
+             care"
+        );
+        if self.options.json {
+            self.say(json!({
+                "fw": "ferrotape", "wl": "peak", "name": "drift", "op": name, "thr": threads,
+                "percent": percent, "isa": Isa::current().name(),
+            }));
+            eprintln!("{text}");
+        } else {
+            self.say(text);
         }
     }
 
@@ -248,11 +304,7 @@ impl Report {
     }
 
     fn wanted(&self, workload: &str, name: &str, op: &str) -> bool {
-        let Options { workloads, name: only_name, op: only_op, .. } = &self.options;
-        !self.is_closed()
-            && (workloads.is_empty() || workloads.iter().any(|w| w == workload))
-            && only_name.as_deref().is_none_or(|only| only == name)
-            && only_op.as_deref().is_none_or(|only| only == op)
+        !self.is_closed() && self.options.selects(workload, name, op)
     }
 
     fn time(&self, f: impl FnMut()) -> Timing {
@@ -260,15 +312,18 @@ impl Report {
     }
 
     fn print(&self, row: Row) {
-        self.rows.fetch_add(1, Ordering::Relaxed);
+        let listed = catalogue().contains(&(&row.workload, row.name.clone(), &row.op));
+        assert!(listed, "{} {} {} is not in the catalogue", row.workload, row.name, row.op);
         let row = row.vs(&self.options.peers);
+        if row.has_peers() {
+            self.compared.store(true, Ordering::Relaxed);
+        }
         if self.options.json {
             self.say(row.json());
         } else {
-            // W7 uses more threads than its rows say: no peak is theirs.
-            let mut peaks = self.peaks.iter().filter(|_| row.workload != "W7");
-            let peak = peaks.find(|(threads, _)| *threads == row.threads);
-            self.say(row.table_line(peak.map(|(_, peak)| *peak)));
+            // W7 uses more threads than its rows say: no limit is theirs.
+            let mut limits = self.limits.iter().filter(|_| row.workload != "W7");
+            self.say(row.table_line(limits.find(|limits| limits.threads == row.threads)));
         }
     }
 
@@ -287,8 +342,7 @@ impl Report {
 
     fn w2(&self, threads: usize) {
         for (name, dims) in convs() {
-            let both = "fwd+bwd";
-            let wanted = |op: &str| self.wanted("W2", name, op) || self.wanted("W2", name, both);
+            let wanted = |op: &str| self.wanted("W2", name, op) || self.wanted("W2", name, ALL_OPS);
             let checked: Vec<_> = CONV_OPS.into_iter().filter(|op| wanted(op)).collect();
             if checked.is_empty() {
                 continue;
@@ -303,9 +357,9 @@ impl Report {
                 let timing = self.time(|| data.run(op));
                 self.print(Row::new("W2", name, op, threads, timing).flops(flops));
             }
-            if self.wanted("W2", name, both) {
+            if self.wanted("W2", name, ALL_OPS) {
                 let timing = self.time(|| CONV_OPS.iter().for_each(|op| data.run(op)));
-                self.print(Row::new("W2", name, both, threads, timing).flops(3.0 * flops));
+                self.print(Row::new("W2", name, ALL_OPS, threads, timing).flops(3.0 * flops));
             }
         }
     }

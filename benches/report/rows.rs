@@ -1,15 +1,25 @@
 //! Timing, and one row of the report: as JSON in the schema that the peers' scripts write, and as
 //! a line of a table.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use ferrotape_kernels::conv2d::winograd_from_env;
 use ferrotape_kernels::isa::Isa;
 use serde_json::{Value, json};
 
 /// The columns of [`Row::table_line`].
-pub(crate) const HEADER: &str = "workload         name op            threads       median   \
-                                 GFLOP/s  % of peak      GB/s  MB   vs";
+pub(crate) const HEADER: &str = "\
+% of limit: of the FMA peak where there are GFLOP/s, else of the fastest access to memory, which
+data in a cache can exceed. MB: peak memory of the process. vs: above 1 ferrotape is faster.
+workload         name op            threads       median   GFLOP/s % of limit      GB/s  MB   vs";
+
+/// What this machine can do at best with so many threads: FMA in GFLOP/s, then bandwidths in GB/s.
+pub(crate) struct Limits {
+    pub(crate) threads: usize,
+    pub(crate) values: Vec<(&'static str, f64)>,
+}
 
 /// Repetitions of one measurement, in seconds, sorted.
 pub(crate) struct Timing(Vec<f64>);
@@ -113,10 +123,14 @@ impl Row {
 
     /// Notes the peers that measured the same.
     pub(crate) fn vs(mut self, peers: &Peers) -> Self {
-        self.peers =
-            peers.on(&self).map(|(peer, median)| (peer.into(), median / self.median)).collect();
+        let ratios = peers.on(&self).into_iter().map(|(peer, median)| (peer, median / self.median));
+        self.peers = ratios.collect();
         self.peers.sort_by(|a, b| a.1.total_cmp(&b.1));
         self
+    }
+
+    pub(crate) fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
     }
 
     /// Notes this process's peak memory, where the system tells it.
@@ -140,6 +154,7 @@ impl Row {
             "max": self.max,
             "n": self.repetitions,
             "isa": Isa::current().name(),
+            "winograd": winograd_from_env() == Ok(true),
         });
         let optional = [
             ("gf", self.gflops),
@@ -182,11 +197,14 @@ impl Row {
         })
     }
 
-    pub(crate) fn table_line(&self, peak: Option<f64>) -> String {
+    pub(crate) fn table_line(&self, limits: Option<&Limits>) -> String {
         let number =
             |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.1}"));
-        let percent = self.gflops.zip(peak).map(|(gf, peak)| format!("{:.0}%", 100.0 * gf / peak));
-        let percent = percent.unwrap_or_default();
+        let part = limits.and_then(|Limits { values, .. }| {
+            let fastest = values[1..].iter().map(|(_, gbs)| *gbs).fold(0.0, f64::max);
+            self.gflops.map(|gf| gf / values[0].1).or(self.gbytes.map(|gbs| gbs / fastest))
+        });
+        let percent = part.map_or(String::new(), |part| format!("{:.0}%", 100.0 * part));
         let peers = self.peers.iter().map(|(peer, ratio)| (peer.as_str(), *ratio));
         let beside = self.ratio.into_iter().chain(peers);
         let beside: Vec<_> = beside.map(|(what, ratio)| format!("{ratio:.2}x {what}")).collect();
@@ -208,34 +226,41 @@ impl Row {
 pub(crate) struct Peers(Vec<Value>);
 
 impl Peers {
-    /// Reads JSON lines as the peers' scripts write them.
-    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+    /// Reads JSON lines as the peers' scripts write them, beside those already here.
+    pub(crate) fn read(&mut self, path: &Path) -> Result<(), String> {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let parse = |(number, line): (usize, &str)| {
-            let at = |what: &str| format!("{}:{}: {what}: {line}", path.display(), number + 1);
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty()) {
+            let at = |what: &str| format!("{}:{number}: {what}: {line}", path.display());
             let row: Value = serde_json::from_str(line).map_err(|e| at(&e.to_string()))?;
             row["wl"].as_str().ok_or_else(|| at("no row of a benchmark, which has \"wl\""))?;
-            Ok(row)
-        };
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty());
-        lines.map(parse).collect::<Result<_, _>>().map(Peers)
+            // Rows of the machine's limits have none.
+            let median = row.get("med").map(|median| median.as_f64());
+            if median.is_some_and(|median| !median.is_some_and(|median| median > 0.0)) {
+                return Err(at("\"med\" must be seconds, more than 0"));
+            }
+            self.0.push(row);
+        }
+        Ok(())
     }
 
-    /// The peers that have a row, and their medians; of one that has it twice, the first.
-    fn on(&self, row: &Row) -> impl Iterator<Item = (&str, f64)> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The peers that have a row, and their medians; of one that has it more than once, the
+    /// fastest.
+    fn on(&self, row: &Row) -> BTreeMap<String, f64> {
         let same = self.0.iter().filter(|peer| {
             peer["wl"] == row.workload
                 && peer["name"] == row.name
                 && peer["op"] == row.op
                 && peer["thr"] == row.threads
         });
-        let mut seen = Vec::new();
-        same.filter_map(|peer| Some((peer["fw"].as_str()?, peer["med"].as_f64()?))).filter(
-            move |(peer, _)| {
-                let new = !seen.contains(peer);
-                seen.push(*peer);
-                new
-            },
-        )
+        let mut fastest = BTreeMap::new();
+        for (peer, median) in same.filter_map(|row| row["fw"].as_str().zip(row["med"].as_f64())) {
+            let of_peer = fastest.entry(peer.to_owned()).or_insert(median);
+            *of_peer = median.min(*of_peer);
+        }
+        fastest
     }
 }

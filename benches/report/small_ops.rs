@@ -12,6 +12,17 @@ use super::Report;
 use super::rows::Row;
 use super::workloads::{SGD_LEN, assert_close, random, wide};
 
+/// Names and operations of all rows.
+pub(super) const ROWS: [(&str, &[&str]); 7] = [
+    ("maxpool2x2", &["fwd", "fwd+bwd"]),
+    ("avgpool2x2", &["fwd", "fwd+bwd"]),
+    ("relu16M", &["fwd", "fwd+bwd"]),
+    ("batchnorm", &["fwd", "fwd+bwd"]),
+    ("xent128x10", &["fwd+bwd"]),
+    ("xent128x1000", &["fwd+bwd"]),
+    ("sgd_mom_11M", &["step"]),
+];
+
 impl Report {
     pub(super) fn w3(&self, threads: usize) {
         self.pooling(threads);

@@ -43,8 +43,11 @@ mod weights;
 mod winograd;
 
 pub use {
-    backward_bias::backward_bias, backward_input::backward_input, backward_weight::backward_weight,
-    forward::forward, winograd::without_winograd,
+    backward_bias::backward_bias,
+    backward_input::backward_input,
+    backward_weight::backward_weight,
+    forward::forward,
+    winograd::{winograd_from_env, without_winograd},
 };
 
 use crate::elements;

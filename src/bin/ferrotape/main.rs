@@ -27,6 +27,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use arguments::Arguments;
+use ferrotape_kernels::{conv2d::winograd_from_env, isa::Isa};
 use output::{Output, printable};
 
 /// One subcommand.
@@ -149,6 +150,10 @@ fn run(out: &mut Output) -> Result<bool, Exit> {
         }
         name => {
             let command = find(name)?;
+            // Asked for here, a wrong setting is an error; the first kernel would panic.
+            if let Err(reason) = Isa::from_env().and(winograd_from_env()) {
+                return Err(Exit::Usage(reason.into()));
+            }
             return match (command.run)(arguments, out) {
                 Err(Exit::Help) => {
                     command_help(command, out);

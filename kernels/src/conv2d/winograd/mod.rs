@@ -54,6 +54,21 @@ thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(true) };
 }
 
+/// Whether `FERROTAPE_WINOGRAD` allows this process Winograd's products: they are, unless it is `0`.
+/// Read once.
+///
+/// # Errors
+/// If it is neither `0` nor `1`.
+pub fn winograd_from_env() -> Result<bool, &'static str> {
+    static PROCESS: OnceLock<Result<bool, String>> = OnceLock::new();
+    let found = PROCESS.get_or_init(|| match std::env::var("FERROTAPE_WINOGRAD").as_deref() {
+        Ok("1") | Err(std::env::VarError::NotPresent) => Ok(true),
+        Ok("0") => Ok(false),
+        other => Err(format!("FERROTAPE_WINOGRAD: 0 and 1 are possible, not {other:?}")),
+    });
+    found.as_ref().copied().map_err(String::as_str)
+}
+
 /// Runs `f`, whose convolutions on this thread take the direct loops; so does the whole process
 /// with `FERROTAPE_WINOGRAD=0` in its environment. For tests and benches.
 pub fn without_winograd<R>(f: impl FnOnce() -> R) -> R {
@@ -68,10 +83,8 @@ pub fn without_winograd<R>(f: impl FnOnce() -> R) -> R {
 }
 
 fn allowed() -> bool {
-    static PROCESS: OnceLock<bool> = OnceLock::new();
-    let process =
-        PROCESS.get_or_init(|| std::env::var_os("FERROTAPE_WINOGRAD").is_none_or(|v| v != "0"));
-    *process && ALLOWED.get()
+    let process = winograd_from_env().unwrap_or_else(|reason| panic!("{reason}"));
+    process && ALLOWED.get()
 }
 
 /// Whether a convolution is possible here, and faster.
