@@ -3,6 +3,8 @@
 //! There is one loop, [`map`], over any number of inputs of the same length; each kernel is a
 //! [`Function`] of vectors put into it. All shapes are `[len]`. A backward pass takes what is
 //! cheapest to differentiate from, `y` where it suffices (so `x` need not be kept), else `x`.
+//!
+//! Threads split the elements. Outputs too large for any cache are written past them.
 
 use crate::{
     Write,

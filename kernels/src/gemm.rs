@@ -1,17 +1,22 @@
 //! Matrix multiplication: `C[m, n] (=|+=) A[m, k] B[k, n]`.
 //!
-//! Fast paths:
+//! Fast paths, the first that fits; the capitals are constants of `tuning::gemm`:
 //!
 //! | when | how |
 //! |---|---|
-//! | rows of A and columns of B are contiguous, and A is short or B is one column | [`dot`] straight from both |
-//! | rows of B are contiguous, and A is short or both are small | [`outer`] straight from both |
-//! | A is small | the five loops below, turned inside out: see `resident` |
-//! | everything else | the five loops below, with B packed into panels and A into slivers |
+//! | rows of A and columns of B are contiguous, and B is one column or A is short: fewer rows than one for each DOT_DEPTH of depth | `dots`: [`dot`] straight from both, in tiles of 4 x 3 |
+//! | rows of B are contiguous, and A has fewer rows than SHORT, or both at most SMALL floats | `unpacked`: [`outer`] straight from both |
+//! | a thread's rows of A are at most RESIDENT floats | `resident`: the five loops below, turned inside out |
+//! | everything else | `packed`: the five loops below, with B packed into panels and A into slivers |
+//!
+//! Within them: `unpacked` copies the last panel of B if it is narrow, goes row by row up to a depth
+//! of SHALLOW, and takes 8 or 4 vectors of columns at a time for one or two rows (`across`); the
+//! packed ones read A where it lies if its rows are contiguous and C has at most FEW columns; and
+//! both counts of rows are lower, FAR_SHORT, where B has more than NEAR floats.
 //!
 //! ```text
 //! loop 5: jc over n by NC        the columns whose packed B fits the L3 cache
-//!   loop 4: pc over k by KC      pack B[pc.., jc..] into panels of two vectors  (one panel: L1)
+//!   loop 4: pc over k by KC      pack B[pc.., jc..] into panels of two vectors  (a panel: L1)
 //!     loop 3: ic over m by MC    pack A[ic.., pc..] into slivers of a few rows  (all of them: L2)
 //!       loop 2: jr over panels
 //!         loop 1: ir over slivers
@@ -28,14 +33,17 @@ use crate::{
     isa::Isa,
     par::{self, Shared, Work},
     scratch,
-    simd::{Simd, SimdKernel, prefetch},
+    simd::{MAX_LANES, Simd, SimdKernel, prefetch},
     tile::{
         MAX_ROWS, Tile, VECTORS, dot, emit, outer, panel, row_tiles, sized, transpose,
         transpose_into,
     },
-    tuning::gemm::{
-        AT_ONCE, DOT_DEPTH, DOT_SHORT, FAR_SHORT, FEW, KC, MC, NC, NEAR, RESIDENT, SHALLOW, SHORT,
-        SMALL,
+    tuning::{
+        gemm::{
+            AT_ONCE, DOT_DEPTH, DOT_SHORT, FAR_SHORT, FEW, MC, NC, NEAR, RESIDENT, SHALLOW, SHORT,
+            SMALL,
+        },
+        tile::PANEL,
     },
 };
 use std::ops::Range;
@@ -122,9 +130,9 @@ pub fn gemm(c: &mut [f32], write: Write, a: Mat, b: Mat) {
     let isa = Isa::current();
     let out = Shared(c.as_mut_ptr());
     let work = Work::MultiplyAdds(m * k * n);
-    // Cut the longer side of C, by about a tile.
+    // Cut the longer side of C, by whole tiles.
     let by_rows = m >= n;
-    let (side, step) = if by_rows { (m, MAX_ROWS) } else { (n, 64) };
+    let (side, step) = if by_rows { (m, MAX_ROWS) } else { (n, VECTORS * MAX_LANES) };
     par::split(work, side.div_ceil(step), (), |units, ()| {
         let piece = units.start * step..(units.end * step).min(side);
         let (rows, cols) = if by_rows { (piece, 0..n) } else { (0..m, piece) };
@@ -155,7 +163,7 @@ pub(crate) unsafe fn block(
     // loops form the same sums.)
     let [a_len, b_len] = [a.rows * a.cols, b.rows * b.cols];
     let short = |rows| a.rows < if b_len <= NEAR { rows } else { FAR_SHORT };
-    let dots = (a.cols / DOT_DEPTH).clamp(DOT_SHORT.start, DOT_SHORT.end);
+    let dots = (a.cols / DOT_DEPTH).clamp(*DOT_SHORT.start(), *DOT_SHORT.end());
     let algorithm = if along_k && (b.cols == 1 || short(dots)) {
         Algorithm::Dot
     } else if b.col_stride == 1 && (short(SHORT) || a_len.max(b_len) <= SMALL) {
@@ -343,7 +351,7 @@ impl Block<'_> {
     #[inline(always)]
     unsafe fn resident<S: Simd>(&self, s: S) {
         let wide = panel::<S>();
-        let kc = self.kc();
+        let kc = self.kc::<S>();
         let nc = (RESIDENT / kc / wide * wide).clamp(wide, self.cols.len().next_multiple_of(wide));
         let mut packed_b = scratch::floats(kc * nc);
         let mut packed_a = scratch::floats(self.rows.len() * self.a.cols + S::LANES);
@@ -376,9 +384,10 @@ impl Block<'_> {
         }
     }
 
-    /// Depth of a packed block: `k` divides into equal parts of at most KC.
-    fn kc(&self) -> usize {
-        self.a.cols.div_ceil(self.a.cols.div_ceil(KC))
+    /// Depth of a packed block: `k` divides into equal parts of at most KC, with which a panel of B
+    /// has PANEL floats.
+    fn kc<S: Simd>(&self) -> usize {
+        self.a.cols.div_ceil(self.a.cols.div_ceil(PANEL / panel::<S>()))
     }
 
     /// The five loops.
@@ -388,7 +397,7 @@ impl Block<'_> {
     #[inline(always)]
     unsafe fn packed<S: Simd>(&self, s: S) {
         let wide = panel::<S>();
-        let kc = self.kc();
+        let kc = self.kc::<S>();
         let nc = NC.min(self.cols.len().next_multiple_of(wide));
         let mc = MC.min(self.rows.len().next_multiple_of(S::TILE_ROWS));
         let (mut packed_b, mut packed_a) =

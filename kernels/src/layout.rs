@@ -6,10 +6,8 @@ use crate::{
     Write,
     nest::{self, Axis, MAX_RANK, Nest},
     par::{self, Rows, Work},
+    tuning::layout::TILE,
 };
-
-/// Side of the square tiles of a transposition: one cache line of floats each way.
-const TILE: usize = 16;
 
 /// `y (=|+=) x` with its axes permuted: axis `i` of `y` is axis `axes[i]` of `x`.
 ///

@@ -26,9 +26,9 @@
 //! # The rooms
 //!
 //! [`isa`] says which instructions there are, [`simd`] is the vector the kernels are written
-//! against, [`par`] cuts work for threads, `awake` keeps them from sleeping in between, [`scratch`] lends memory, [`memory`] asks for large
-//! pages, `tuning` has the numbers that were found by measuring, [`mod@reference`] holds the
-//! oracle. All else is kernels.
+//! against, [`par`] cuts work for threads, `awake` keeps them from sleeping in between, [`scratch`]
+//! lends memory, [`memory`] asks for large pages, `tuning` has the numbers that were found by
+//! measuring, [`mod@reference`] holds the oracle. All else is kernels.
 
 mod awake;
 pub mod broadcast;

@@ -1,4 +1,5 @@
-//! Fully connected layers: three matrix products and a sum.
+//! Fully connected layers: three matrix products and a sum of columns. Which path a product takes,
+//! [`gemm`](mod@crate::gemm) decides; the bias is written first, and the product added to it.
 //!
 //! `x [n, i]`, `w [o, i]`, `y [n, o]`, as in PyTorch: each row of `w` is one output's weights.
 

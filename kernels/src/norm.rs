@@ -5,6 +5,14 @@
 //! before it starts the next, so that the second and third visit of its data find it in the cache.
 //! Sums are made as in [`crate::reduce`]: short runs in `f32`, totals in `f64`, in a fixed order.
 //!
+//! ```text
+//! for each channel:                                       (threads split these)
+//!   for each run of each of its planes: mean and variance, combined in f64
+//!   for each run: y
+//! backward:
+//!   for each run: the sums of dy and dy * normal;  for each run: dx
+//! ```
+//!
 //! Planes shorter than a vector (such as the single numbers of `[n, c]` data) are first gathered
 //! into one long plane per channel.
 
@@ -14,9 +22,9 @@ use crate::{
     isa::Isa,
     layout,
     par::{self, Split, Work},
-    reduce::RUN,
     scratch,
     simd::{Simd, SimdKernel},
+    tuning::reduce::RUN,
 };
 use std::{marker::PhantomData, ops::Range};
 

@@ -5,8 +5,8 @@
 //! number of threads. (The chunks that `reduce::total` splits a long sum into are such outputs.)
 //!
 //! Work is cut once, into one contiguous piece per thread of the current rayon pool: finer pieces
-//! would balance better, but cost more to hand over. Small work is not cut at all. Until a while after
-//! the last cut, all threads of the pool stay awake (see `awake.rs`).
+//! would balance better, but cost more to hand over. Small work is not cut at all. Until a while
+//! after the last cut, all threads of the pool stay awake (see `awake.rs`).
 //!
 //! ```
 //! use ferrotape_kernels::par::{self, Work};

@@ -3,6 +3,15 @@
 //! Rounding errors of a sum grow with the number of additions that one accumulator sees, so each
 //! sum is made in two levels: runs of a few thousand numbers in `f32`, at vector speed, and their
 //! totals in `f64`. The order of additions depends on the shape and the instruction set only.
+//!
+//! ```text
+//! everything:         cut into pieces of the same length (threads split them), each in runs:
+//!                       four vectors of sums in f32, their lanes to f64
+//! axes that are last: each sum is one run after the other          (threads split the sums)
+//! other axes:         a tile of columns, 64 rows at a time:        (threads split the sums)
+//!                       vectors of sums in f32, then added to f64
+//! none of these:      element by element in f64
+//! ```
 
 use crate::{
     Write,
@@ -10,23 +19,8 @@ use crate::{
     nest::{self, Axis, MAX_RANK, Nest},
     par::{self, Rows, Work},
     simd::{Simd, SimdKernel},
+    tuning::reduce::{MAX_PIECES, MIN_PIECE, RUN, RUN_ROWS, TILE},
 };
-
-/// Numbers that are added up in `f32` before the total goes to `f64`: 128 per lane of AVX2, and 32
-/// per accumulator.
-pub(crate) const RUN: usize = 1024;
-
-/// Rows that are added up in `f32` before their totals go to `f64`.
-const RUN_ROWS: usize = 64;
-
-/// Columns that are summed together: 8 vectors of AVX2.
-const TILE: usize = 64;
-
-/// The largest number of pieces of a total sum.
-const MAX_PIECES: usize = 64;
-
-/// The smallest piece of a total sum.
-const MIN_PIECE: usize = 1 << 15;
 
 /// The sum of `x [len]`.
 ///

@@ -1,6 +1,7 @@
 //! Stochastic gradient descent with momentum: one pass over weights, momentum and gradient.
 //!
-//! The pass reads three arrays and writes two, so memory decides how long it takes.
+//! The pass reads three arrays and writes two, so memory decides how long it takes. There is one
+//! loop with momentum and one without; threads split the weights.
 
 use crate::{
     isa::Isa,

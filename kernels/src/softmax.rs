@@ -3,6 +3,11 @@
 //! Every row is shifted by its largest value first, so no exponential overflows. Rows are
 //! independent and are what threads divide. A row shorter than a vector is still one vector: the
 //! lanes beyond its end hold whatever is neutral (-infinity for a maximum or an exponential).
+//!
+//! ```text
+//! for each row:                                           (threads split these)
+//!   its largest value;  the sum of exp(x - largest);  y   three passes over a row, L1
+//! ```
 
 use crate::{
     Write,

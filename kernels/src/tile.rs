@@ -24,7 +24,7 @@
 use crate::{
     Write,
     simd::{Simd, prefetch},
-    tuning::transpose::AHEAD,
+    tuning::tile::AHEAD,
 };
 use std::ops::Range;
 
@@ -284,8 +284,10 @@ pub(crate) fn transpose<S: Simd>(s: S, square: &mut [S::F32; 16]) {
     }
 }
 
-/// `to[c][r] = from[r][c]` for a `rows x cols` matrix, `LANES x LANES` squares at a time. What
-/// follows in each row is fetched meanwhile: so many rows are more than the processor foresees.
+/// `to[c][r] = from[r][c]` for a `rows x cols` matrix, `LANES x LANES` squares at a time, along the
+/// rows of the matrix that has them further apart: across them every square would be in other pages
+/// than the one before. What follows in each row is fetched meanwhile: so many rows are more than
+/// the processor foresees.
 ///
 /// # Safety
 /// `cols` floats must be readable at `from + r * from_step` for `r < rows`, and `rows` floats
@@ -301,10 +303,12 @@ pub(crate) unsafe fn transpose_into<S: Simd>(
     cols: usize,
     write: Write,
 ) {
-    for r in (0..rows).step_by(S::LANES) {
-        let high = S::LANES.min(rows - r);
-        for c in (0..cols).step_by(S::LANES) {
-            let wide = S::LANES.min(cols - c);
+    let along_to = to_step > from_step;
+    let [outer, inner] = if along_to { [cols, rows] } else { [rows, cols] };
+    for i in (0..outer).step_by(S::LANES) {
+        for j in (0..inner).step_by(S::LANES) {
+            let [r, c] = if along_to { [j, i] } else { [i, j] };
+            let (high, wide) = (S::LANES.min(rows - r), S::LANES.min(cols - c));
             // SAFETY: rows r .. r + high and columns c .. c + wide are inside both matrices.
             unsafe {
                 let (to, from) = (to.add(c * to_step + r), from.add(r * from_step + c));
@@ -342,6 +346,7 @@ unsafe fn transpose_square<S: Simd>(
         transpose(s, &mut square);
         for j in 0..cols {
             let at = to.add(j * to_step);
+            prefetch(at.wrapping_add(AHEAD));
             let mut x = square[j];
             if rows == S::LANES {
                 if write == Write::Add {

@@ -1,30 +1,44 @@
 //! The numbers that were found by measuring, with what was measured.
 //!
-//! All on one core of a Zen 3 virtual machine with AVX2 (32 KiB of L1, 512 KiB of L2), whose peak
-//! is 98 GFLOP/s; single precision, medians, in GFLOP/s unless it says otherwise. They are no part
-//! of any result's meaning, but they are part of its bits: they decide where a sum is cut.
+//! On one core of a virtual machine, single precision, medians, in GFLOP/s unless it says
+//! otherwise: of a Zen 3 with AVX2 (32 KiB of L1, 512 KiB of L2), whose peak is 98 GFLOP/s, or,
+//! where it says Zen 4, of that with AVX-512 (32 KiB of L1, 1 MiB of L2), whose peak is 115. They
+//! are no part of any result's meaning, but they are part of its bits: they decide where a sum is
+//! cut.
 //!
-//! With AVX-512 on a Zen 5 (48 KiB of L1, 1 MiB of L2, peak 270) a panel is twice as wide, and yet
-//! nothing is gained by other values: KC 256 and 384, TAPS 256 and 384, PIXELS 256, TILES 64 and
-//! 96, FAR_TILES 96 and 384, WEIGHT_TILES 144 and 192 change W1 and W2 by less than two runs of the
-//! same differ, 3%.
+//! A Xeon (Emerald Rapids: 48 KiB of L1, 2 MiB of L2, peak 170 with AVX-512) is the most sensitive
+//! to some of them: its ratios are medians of pairs taken in turns in one process.
 //!
 //! To measure anew: change one, and `cargo bench --bench report -- W1 W2 --threads 1`. Where no
 //! figure stands, none was kept. The errors are those that
 //! `winograd_is_as_exact_as_the_direct_loops` in `tests/conv2d.rs` compares.
 
+/// See `tile.rs`.
+pub(crate) mod tile {
+    /// Floats of a packed panel at most, 32 KiB: it meets one tile after the other, so L1 should
+    /// hold it. That is 512 of depth for panels of AVX2, 256 for those of AVX-512. AVX2, 1024^3: 89
+    /// at depth 256, 90 at 384, 92 at 512, 93 at 768. Direct sums, 64 channels of 56 x 56: 89 at
+    /// 128, 90 at 256 and 512, 86 at 1024; 256 channels of 14 x 14: 92, 94, 95, 95. AVX-512 on the
+    /// Xeon: the direct sums of 128 channels of 28 x 28 are 1.25 times as fast with 256 as with 512,
+    /// 1024^3 1.0 to 1.3 times; 128 and 192 are within 4% of 256.
+    pub(crate) const PANEL: usize = 1 << 13;
+    /// Floats ahead in each row of a transposition that are fetched. Zen 4, best of several, for
+    /// nothing ahead, 16, 32, 64 and 128: 128 channels of 28 x 28 with stride 2 forward 117, 122,
+    /// 128, 127, 124, the gradient of the weights 108, 112, 123, 119, 116; 64 channels of 56 x 56
+    /// 183, 172, 185, 188, 184. No difference where the images are in the caches. Of the rows that
+    /// are written, on the Xeon: writing the outputs of 32 images of 64 channels of 56 x 56 takes
+    /// 7.5 ms without, 3.7 ms with it; 128 channels of 28 x 28 4.4 and 2.4.
+    pub(crate) const AHEAD: usize = 32;
+}
+
 /// See [`mod@crate::gemm`].
 pub(crate) mod gemm {
-    use std::ops::Range;
+    use std::ops::RangeInclusive;
 
-    /// Depth of a packed block: a panel of B is KC x 16 floats = 32 KiB and streams through L1, and
-    /// C is read and written once for so many products. 1024^3: 89 at 256, 90 at 384, 92 at 512, 93
-    /// at 768. Shorter where `k` divides into equal parts.
-    pub(crate) const KC: usize = 512;
-    /// Rows of a packed block of A: MC x KC floats = 192 KiB, under half of L2. A multiple of 6 and
-    /// of 2. With KC 512, 1024^3: 93 at 48, 92 at 72, 93 at 96, 92 at 144.
+    /// Rows of a packed block of A: MC x KC floats = 192 KiB, under half of L2. A multiple of the
+    /// rows of every tile: 2, 6, 8. 1024^3: 93 at 48, 92 at 72, 93 at 96, 92 at 144.
     pub(crate) const MC: usize = 96;
-    /// Columns of a packed block of B: KC x NC floats = 4 MiB, a part of L3. 1024^3: 88 at 512,
+    /// Columns of a packed block of B: KC x NC floats = 4 MiB (2 with AVX-512), a part of L3. 1024^3: 88 at 512,
     /// 1024, 2048 and 4096 alike.
     pub(crate) const NC: usize = 2048;
     /// Up to so many floats (256 KiB, half of L2) A is packed as a whole, and blocks of B have as
@@ -32,31 +46,31 @@ pub(crate) mod gemm {
     /// five loops, 23 ms so.
     pub(crate) const RESIDENT: usize = 1 << 16;
     /// Columns of B that are packed together, while the next ones are fetched: a row of B may be a
-    /// page away from the next, and its parts arrive faster the longer they are. Zen 4 with AVX-512,
-    /// 64 x 256 by 256 x 3136 from memory: 64 with 32 columns and nothing fetched ahead, 70 with 32
+    /// page away from the next, and its parts arrive faster the longer they are. Zen 4, 64 x 256 by
+    /// 256 x 3136 from memory: 64 with 32 columns and nothing fetched ahead, 70 with 32
     /// columns and 64 ahead, 78 with 128 and 128 ahead, 74 with 256 and 128 ahead.
     pub(crate) const AT_ONCE: usize = 128;
     /// With fewer rows than this, packing B costs more than it saves where B's rows are contiguous.
     /// Zen 4, 512 x 512, not packed and packed: 116 and 95 (AVX2 87 and 85) for 32 rows, 116 and
     /// 101 (AVX2 92 and 98) for 48.
     pub(crate) const SHORT: usize = 48;
-    /// The same where B is beyond L2 and L3, which a part of each of its rows leaves at every panel:
-    /// 2048 x 2048, 8 rows 24 and 22 (AVX2 21 and 29), 16 rows 34 and 46 (AVX2 17 and 41).
+    /// The same where B is beyond L2 and L3, which a part of each of its rows leaves at every
+    /// panel: Zen 4, 2048 x 2048, 8 rows 24 and 22 (AVX2 21 and 29), 16 rows 34 and 46 (AVX2 17 and 41).
     pub(crate) const FAR_SHORT: usize = 8;
-    /// Floats up to which B is not there: 2^21 are not, 2^22 are.
+    /// Floats up to which B is not there: the 2^22 of [`FAR_SHORT`] are, 2^21 (8 MiB) were not.
     pub(crate) const NEAR: usize = 1 << 21;
     /// Where a B is transposed, dot products do without packing it, but sum the lanes of each: they
     /// pay for fewer rows than one for so many of depth. Zen 4, dot products and packed: 64 rows
     /// 107 and 105 (AVX2 97 and 101) at depth 512, 87 and 107 (92 and 103) at 128; 48 rows 71 and
     /// 102 (78 and 95) at 64; 80 rows 107 and 96 (106 and 99) at 1176.
     pub(crate) const DOT_DEPTH: usize = 8;
-    /// At least and at most so many rows: 16 by depth 128 88 and 82, 96 by 3136 80 and 104.
-    pub(crate) const DOT_SHORT: Range<usize> = 16..96;
-    /// For so few columns of C, rows of A are not packed if they are contiguous: 512 x 512, not
+    /// At least and at most so many rows: Zen 4, 16 by depth 128 88 and 82, 96 by 3136 80 and 104.
+    pub(crate) const DOT_SHORT: RangeInclusive<usize> = 16..=96;
+    /// For so few columns of C, rows of A are not packed if contiguous: Zen 4, 512 x 512, not
     /// packed and packed: 115 and 109 (AVX2 110 and 106) for 256 columns, 109 and 110 for 512.
     pub(crate) const FEW: usize = 256;
-    /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are: not
-    /// packed and packed, 115 and 111 for 96 x 96, 115 and 112 for 128 x 128, 113 and 114 for 160.
+    /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are: Zen 4,
+    /// not packed and packed, 115 and 111 for 96 x 96, 115 and 112 for 128 x 128, 113 and 114 for 160.
     pub(crate) const SMALL: usize = 1 << 14;
     /// Up to this depth a product is bound by writing C, which is fastest row by row: 120 x 1 x
     /// 1176 takes 14 us so, 29 us in tiles of 6 rows.
@@ -65,13 +79,13 @@ pub(crate) mod gemm {
 
 /// See [`mod@crate::conv2d`].
 pub(crate) mod conv2d {
-    /// Taps in a part of the direct sums: a panel is 512 x 16 floats = 32 KiB (twice that with
-    /// AVX-512) and streams from L2 while its pixels stay in L1. 64 channels of 56 x 56: 89 at 128,
-    /// 90 at 256 and 512, 86 at 1024; 256 channels of 14 x 14: 92, 94, 95, 95.
-    pub(crate) const TAPS: usize = 512;
     /// Floats of a block of direct sums: 256 KiB, half of L2. 91 from 2^15 to 2^16, 90 at 2^14 and
     /// 2^17.
     pub(crate) const SUMS: usize = 1 << 16;
+    /// Pixels in such a block at most.
+    pub(crate) const BLOCK: usize = 512;
+    /// Images are swept together up to so many pixels.
+    pub(crate) const AT_ONCE: usize = 256;
     /// Pixels in a block of the sums for the weights: a panel of `dy` is 512 x 16 floats = 32 KiB.
     /// 64 channels of 56 x 56: 90 at 64, 91 at 128, 92 at 256, 94 at 512; 128 channels with stride
     /// 2: 81, 87, 90, 90.
@@ -121,30 +135,23 @@ pub(crate) mod cost {
 /// See `conv2d/images`.
 pub(crate) mod images {
     /// Floats of an image and the gradient of its output between which all sums of a row of the
-    /// window are made: 32 KiB. Zen 4 with AVX-512, 12 channels of 8 x 8, 7 x 7 to 12: 121 at 2^11,
+    /// window are made: 32 KiB. Zen 4, 12 channels of 8 x 8, 7 x 7 to 12: 121 at 2^11,
     /// 118 at 2^12, 154 at 2^13 and beyond; 3 of 32 x 32, 5 x 5 to 6: 77 up to 2^13, 55 where it
     /// has no end.
     pub(crate) const IN_L1: usize = 1 << 13;
-}
-
-/// See `tile.rs`.
-pub(crate) mod transpose {
-    /// Floats ahead in each row that are fetched. Zen 4 with AVX-512, best of several, for nothing
-    /// ahead, 16, 32, 64 and 128: 128 channels of 28 x 28 with stride 2 forward 117, 122, 128, 127,
-    /// 124, the gradient of the weights 108, 112, 123, 119, 116; 64 channels of 56 x 56 183, 172,
-    /// 185, 188, 184. No difference where the images are in the caches.
-    pub(crate) const AHEAD: usize = 32;
 }
 
 /// See `conv2d/winograd`.
 pub(crate) mod winograd {
     /// Tiles in a block: so many share one reading of the transformed kernels, and with 64 channels
     /// they fill L2. 64 channels of 14 x 14, in terms of the direct products: 139 to 146 up to 64
-    /// tiles, 109 to 117 from 96 on.
-    pub(crate) const TILES: usize = 48;
-    /// The same where the transformed kernels come from beyond L2 and L3: with 512 channels 137,
-    /// against 122 with 48 tiles.
-    pub(crate) const FAR_TILES: usize = 192;
+    /// tiles, 109 to 117 from 96 on. Xeon, 64 channels of 56 x 56: 64 tiles, two rows of them, are
+    /// 1.2 times as fast as 48, of which only one row is taken; 96 are 1.0 and, for 128 channels of
+    /// 28 x 28, 0.97 times as fast as 64.
+    pub(crate) const TILES: usize = 64;
+    /// The same where the transformed kernels come from beyond L2 and L3. 512 channels: 137 with
+    /// 192 tiles, 122 with 48. Xeon: 1.05 times as fast with 512 as with 192 and 256.
+    pub(crate) const FAR_TILES: usize = 512;
     /// Tiles in a block of the sums for the weights, which are read and written once for each. 64
     /// channels of 56 x 56, 256 of 14 x 14, 512 of 7 x 7, best of 15: 135, 154, 124 with 32 tiles,
     /// 136, 150, 125 with 48, 146, 163, 127 with 96.
@@ -160,9 +167,10 @@ pub(crate) mod winograd {
     /// Floats of transformed kernels that the caches can be hoped to keep: 8 MiB.
     pub(crate) const NEAR: usize = 1 << 21;
     /// Channels summed up before the sum is added to those of the other parts. In one part, the
-    /// error with 512 channels is twice that of the direct loops; with these it is 0.65 to 0.89
-    /// times theirs with any number. 32 take 1 to 4% more time.
-    pub(crate) const PART: usize = 64;
+    /// error with 512 channels is twice that of the direct loops. With parts of 64 it is 1.05 times
+    /// theirs for 64 channels with AVX-512, whose direct loops make shorter parts than those of
+    /// AVX2; with 48 it is less than theirs for any number. Xeon: 48 take 0 to 4% more time than 64.
+    pub(crate) const PART: usize = 48;
     /// The same for the gradient of the input where the stride is 2, whose direct loops sum fewer
     /// products: with 64 the error would be 1.06 times theirs for 64 channels.
     pub(crate) const PART_DOUBLING: usize = 32;
@@ -204,6 +212,27 @@ pub(crate) mod par {
     /// How long they wait without a look at what they were doing before. To ask again costs a few
     /// microseconds, and a thread that sleeps until then is woken once.
     pub(crate) const AT_MOST: Duration = Duration::from_millis(5);
+}
+
+/// See [`mod@crate::reduce`]: for exactness first, then for speed.
+pub(crate) mod reduce {
+    /// Numbers that are added up in `f32` before the total goes to `f64`: 128 per lane of AVX2, and
+    /// 32 per accumulator.
+    pub(crate) const RUN: usize = 1024;
+    /// Rows that are added up in `f32` before their totals go to `f64`.
+    pub(crate) const RUN_ROWS: usize = 64;
+    /// Columns that are summed together: 8 vectors of AVX2.
+    pub(crate) const TILE: usize = 64;
+    /// The largest number of pieces of a total sum.
+    pub(crate) const MAX_PIECES: usize = 64;
+    /// The smallest piece of a total sum.
+    pub(crate) const MIN_PIECE: usize = 1 << 15;
+}
+
+/// See [`mod@crate::layout`].
+pub(crate) mod layout {
+    /// Side of the square tiles of a transposition: one cache line of floats each way.
+    pub(crate) const TILE: usize = 16;
 }
 
 /// See [`mod@crate::elementwise`].

@@ -1,4 +1,5 @@
-//! `db` from `dy`: the sum of each output channel.
+//! `db` from `dy`: the sum of each output channel, image by image, in four vectors of partial sums.
+//! Threads split the channels.
 
 use super::Conv2dDims;
 use crate::{

@@ -4,6 +4,10 @@
 //! Write `xh = a + s t` with a phase `a < s`: then `yh = t + (a + p - i d) / s`, and only the
 //! kernel rows for which that division is exact take part. So for each of the `s x s` phases `dx`
 //! is a convolution of stride 1 with its own few taps.
+//!
+//! A 1 x 1 kernel of stride 1 without padding is a matrix product ([`pointwise`]). All else becomes
+//! a [`Sweep`] over `dy` with one [`Phase`] for each of these; only Winograd's products have one
+//! phase for any stride.
 
 use super::{
     Conv2dDims,
@@ -70,10 +74,10 @@ pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &C
         planes,
         images: d.n,
         groups: d.groups,
-        lanes: d.c_group(),
+        out_channels: d.c_group(),
         weights: w,
         group_step: d.o_group() * d.taps(),
-        lane_step: kh * kw,
+        channel_step: kh * kw,
         bias: None,
         phases,
         channel: d.h * d.w,

@@ -1,4 +1,8 @@
-//! `dw` from `dy` and `x`.
+//! `dw` from `dy` and `x`: for each tap of each output channel a sum over the pixels of all images.
+//!
+//! Four engines: [`winograd`] where it [pays](winograd::pays), else the cheapest by [`Sums`] of
+//! [`weights`](super::weights) (lanes are output channels), [`dots`](super::dots) (pixels) and
+//! [`images`] (images). A 1 x 1 kernel is no special case: its image is one long row.
 
 use super::{
     Conv2dDims, cost::Sums, dots::DotSums, forward::source, images, weights::WeightSums, winograd,

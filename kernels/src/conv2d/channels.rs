@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! pack the weights into panels [tap][two vectors of output channels]
-//! for each run of images:                    (threads split images, then panels of output channels)
+//! for each run of images:                    (threads split images, then panels of channels)
 //!   copy them with zeros around              (unless there is no padding)
 //!   for each block of pixels:                sums[pixel][channel], L2
 //!     for each part of the taps:             one panel of weights, L1
@@ -18,6 +18,9 @@
 //!
 //! The gradient of the input is the same sweep over `dy`, see
 //! [`backward_input`](super::backward_input()).
+//!
+//! Fast paths: images without padding are read where they lie; where an image has few pixels,
+//! several are swept together; weights that follow each other are packed by transposing squares.
 
 use super::sweep::{Phase, Sweep, by_group, pixel_offsets};
 use crate::{
@@ -27,15 +30,18 @@ use crate::{
     scratch,
     simd::{Simd, SimdKernel},
     tile::{Tile, VECTORS, emit, outer, panel, row_tiles, sized, transpose_into},
-    tuning::conv2d::{SUMS, TAPS},
+    tuning::{
+        conv2d::{AT_ONCE, BLOCK, SUMS},
+        tile::PANEL,
+    },
 };
 use std::{hint::black_box, ops::Range};
 
-/// Computes `out [images, groups * lanes, channel]`.
+/// Computes `out [images, groups * out_channels, channel]`.
 pub(super) fn run(sweep: &Sweep, out: Shared) {
     let isa = Isa::current();
     let wide = VECTORS * isa.lanes();
-    let per_group = sweep.lanes.div_ceil(wide);
+    let per_group = sweep.out_channels.div_ceil(wide);
     let panels = sweep.groups * per_group;
     let taps = sweep.taps();
     let mut packed = scratch::floats(panels * wide * (taps + 1));
@@ -50,7 +56,7 @@ pub(super) fn run(sweep: &Sweep, out: Shared) {
     });
     // Small images are swept together, so that a panel of weights serves more than a few pixels.
     let pixels = sweep.phases.iter().map(Phase::pixels).max().unwrap_or(0);
-    let at_once = sweep.planes.images_at_once(256 / pixels.max(1), sweep.groups);
+    let at_once = sweep.planes.images_at_once(AT_ONCE / pixels.max(1), sweep.groups);
     sweep.each_piece(panels, at_once, |images, panels| {
         isa.dispatch(Piece { sweep, images, panels, per_group, weights, bias, out: out.get() });
     });
@@ -70,9 +76,9 @@ impl SimdKernel for PackPanel<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let wide = panel::<S>();
-        let Sweep { weights, lane_step, group_step, lanes, ref phases, .. } = *self.sweep;
-        let lanes = wide.min(lanes - self.first);
-        let from = &weights[self.group * group_step + self.first * lane_step..];
+        let Sweep { weights, channel_step, group_step, out_channels, ref phases, .. } = *self.sweep;
+        let lanes = wide.min(out_channels - self.first);
+        let from = &weights[self.group * group_step + self.first * channel_step..];
         let mut to = self.to;
         if lanes < wide {
             to.fill(0.0);
@@ -86,13 +92,13 @@ impl SimdKernel for PackPanel<'_> {
                 let (to, rest) = std::mem::take(&mut here).split_at_mut(taps.len() * wide);
                 here = rest;
                 let from = &from[taps[0].weight as usize..];
-                assert!(from.len() >= (lanes - 1) * lane_step + taps.len());
+                assert!(from.len() >= (lanes - 1) * channel_step + taps.len());
                 let to = to.as_mut_ptr();
-                // SAFETY: `lanes` rows of taps.len() weights, lane_step apart, were just checked to
+                // SAFETY: `lanes` rows of taps.len() weights, channel_step apart, were just checked to
                 // be there; `to` is taps.len() rows of `wide`.
                 unsafe {
                     let from = from.as_ptr();
-                    transpose_into(s, to, wide, from, lane_step, lanes, taps.len(), Write::Set);
+                    transpose_into(s, to, wide, from, channel_step, lanes, taps.len(), Write::Set);
                 }
             }
         }
@@ -142,7 +148,7 @@ impl Piece<'_> {
     #[inline(always)]
     fn phases<S: Simd>(&self, s: S, image: &[f32], image_step: usize, panels: Range<usize>) {
         let wide = panel::<S>() * panels.len();
-        let block = (SUMS / wide).clamp(S::TILE_ROWS, 512) / S::TILE_ROWS * S::TILE_ROWS;
+        let block = (SUMS / wide).clamp(S::TILE_ROWS, BLOCK) / S::TILE_ROWS * S::TILE_ROWS;
         let mut taps_before = 0;
         for phase in &self.sweep.phases {
             let total = self.images.len() * phase.pixels();
@@ -182,7 +188,7 @@ impl Piece<'_> {
         let wide = panel::<S>();
         let width = wide * panels.len();
         let panel_len = self.weights.len() / (self.sweep.groups * self.per_group);
-        let parts = taps.len().div_ceil(TAPS).max(1);
+        let parts = taps.len().div_ceil(PANEL / wide).max(1);
         let part = taps.len().div_ceil(parts).max(1);
         // The furthest element that is read: one check for all.
         if let (Some(&pixel), Some(&tap)) = (pixels.iter().max(), taps.iter().max()) {
@@ -195,7 +201,7 @@ impl Piece<'_> {
                 let weights = &self.weights[panel * panel_len + (taps_before + first) * wide..]
                     [..some.len() * wide];
                 let bias = (first == 0).then(|| &self.bias[panel * wide..][..wide]);
-                let lanes = self.sweep.lanes - panel % self.per_group * wide;
+                let lanes = self.sweep.out_channels - panel % self.per_group * wide;
                 for rows in row_tiles::<S>(pixels.len()) {
                     let to = &mut sums[rows.start * width..rows.end * width];
                     let pixels = &pixels[rows];
@@ -227,18 +233,18 @@ impl Piece<'_> {
         block: Range<usize>,
         panels: Range<usize>,
     ) {
-        let Sweep { lanes, groups, channel, write, .. } = *self.sweep;
+        let Sweep { out_channels, groups, channel, write, .. } = *self.sweep;
         let wide = panel::<S>();
         let width = wide * panels.len();
         let group = panels.start / self.per_group;
         let first_lane = panels.start % self.per_group * wide;
-        let count = width.min(lanes - first_lane);
+        let count = width.min(out_channels - first_lane);
         let contiguous = phase.step[1] == 1 && phase.step[0] == phase.grid[1];
         let mut pixel = block.start;
         while pixel < block.end {
             let (i, at) = (pixel / phase.pixels(), pixel % phase.pixels());
             let from = &sums[(pixel - block.start) * width..];
-            let channels = ((self.images.start + i) * groups + group) * lanes + first_lane;
+            let channels = ((self.images.start + i) * groups + group) * out_channels + first_lane;
             // SAFETY: the output has `count` channels from here on, and the pixels of this run in
             // each of them.
             unsafe {

@@ -1,4 +1,5 @@
-//! What a convolution costs in each engine, by which one is chosen: the products that the engine
+//! What a convolution costs in each engine, by which one is chosen where neither a matrix product
+//! nor [`winograd`](super::winograd) nor [`rows`](super::rows) has come first: the products that the engine
 //! really makes, in whole vectors, and the price of what else it does, in products. Only ratios
 //! count. The prices are in [`tuning`](crate::tuning::cost), with how good the choices are.
 
@@ -9,7 +10,7 @@ use crate::{isa::Isa, tuning::cost::*};
 /// pixels.
 pub(super) struct Sums<'a> {
     d: &'a Conv2dDims,
-    pub(super) lanes: usize,
+    pub(super) out_channels: usize,
     pub(super) taps: usize,
     grid: [usize; 2],
     /// What lanes of pixels pay for [sorting](super::planes::Planes) the columns of the image.
@@ -21,7 +22,7 @@ impl<'a> Sums<'a> {
     pub(super) fn of_output(d: &'a Conv2dDims) -> Self {
         let rows = if d.stride[1] > 1 { d.c * d.h } else { 0 };
         let sorting = rows * (SORTING_ROW + d.w * SORTING);
-        Self { d, lanes: d.o_group(), taps: d.taps(), grid: [d.oh(), d.ow()], sorting }
+        Self { d, out_channels: d.o_group(), taps: d.taps(), grid: [d.oh(), d.ow()], sorting }
     }
 
     /// Those of `dx`, which has as many phases as the stride makes.
@@ -29,28 +30,28 @@ impl<'a> Sums<'a> {
         let [kernel, stride] = [d.kernel, d.stride].map(|[rows, cols]| rows * cols);
         let taps = d.o_group() * kernel.div_ceil(stride);
         let grid = [d.h.div_ceil(d.stride[0]), d.w.div_ceil(d.stride[1])];
-        Self { d, lanes: d.c_group(), taps, grid, sorting: 0 }
+        Self { d, out_channels: d.c_group(), taps, grid, sorting: 0 }
     }
 
     /// `channels.rs` and `weights.rs`: lanes are channels, by 16; each sum, or element of `dy`, is
     /// transposed.
     pub(super) fn in_channels(&self) -> usize {
         let pixels = self.d.groups * self.grid[0] * self.grid[1];
-        pixels * self.lanes.next_multiple_of(16) * (self.taps + CHANNELS_MOVING)
+        pixels * self.out_channels.next_multiple_of(16) * (self.taps + CHANNELS_MOVING)
     }
 
     /// `pixels.rs`, where the weights of a tile fit L1: lanes are pixels of a row.
     pub(super) fn in_pixels(&self) -> Option<usize> {
-        (self.lanes.min(6) * self.taps < PIXELS_WEIGHTS).then(|| {
-            let products = self.lanes * (self.taps + PIXELS_WRITING) * self.whole_rows();
+        (self.out_channels.min(6) * self.taps < PIXELS_WEIGHTS).then(|| {
+            let products = self.out_channels * (self.taps + PIXELS_WRITING) * self.whole_rows();
             products * 9 / 8 + self.sorting
         })
     }
 
     /// `dots.rs`, where the sums, which are vectors, fit L2: lanes are pixels of a row.
     pub(super) fn in_dots(&self) -> Option<usize> {
-        (self.lanes * self.taps < DOTS_SUMS).then(|| {
-            let products = self.lanes * (self.taps + DOTS_READING) * self.whole_rows();
+        (self.out_channels * self.taps < DOTS_SUMS).then(|| {
+            let products = self.out_channels * (self.taps + DOTS_READING) * self.whole_rows();
             products * 5 / 4 + self.sorting
         })
     }
@@ -72,7 +73,7 @@ impl<'a> Sums<'a> {
     fn batch(&self, numerator: usize, denominator: usize) -> Option<usize> {
         let Conv2dDims { n, c, h, w, o, .. } = *self.d;
         let (x, y) = (c * h * w, o * self.d.oh() * self.d.ow());
-        let fits = x <= IMAGES_INPUT && y <= IMAGES_OUTPUT && self.lanes >= IMAGES_LANES;
+        let fits = x <= IMAGES_INPUT && y <= IMAGES_OUTPUT && self.out_channels >= IMAGES_LANES;
         (images::can(self.d) && fits).then(|| {
             let products = images::products(self.d) * numerator / denominator;
             (products + IMAGES_MOVING * (x + y)) * n.next_multiple_of(16) / n

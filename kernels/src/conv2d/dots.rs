@@ -8,14 +8,15 @@
 //! for each image, for each group:            (threads split the tiles)
 //!   copy its planes with zeros around        (unless there is no padding)
 //!   for each R channels, for each T taps:
-//!     tile: acc[R, T] += dy[R][pixels] * image[pixels + T], over the rows of the image, in registers
+//!     tile: acc[R, T] += dy[R][pixels] * image[pixels + T], over the rows, in registers
 //! sum the lanes of each acc into dw
 //! ```
 //!
 //! The last vector of a row is moved back to end with the row; the pixels it has in common with the
 //! one before count as zeros of `dy`.
 //!
-//! The nine taps of a 3 x 3 square are one tile, for one channel: see [`down_rows`]. There the end
+//! Fast paths: images without padding or stride are read where they lie; the nine taps of a 3 x 3
+//! square are one tile, for one channel, which goes down the rows: see [`down_rows`]. There the end
 //! of a row is read as a part of a vector.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
@@ -46,8 +47,8 @@ impl DotSums<'_> {
     pub(super) fn run(&self, dw: &mut [f32], write: Write) {
         let isa = Isa::current();
         let (r, t) = tile_shape(self.d, isa.tile_rows());
-        let (lanes, taps) = (self.d.o_group(), self.taps.len());
-        let tiles = self.d.groups * lanes.div_ceil(r) * taps.div_ceil(t);
+        let (out_channels, taps) = (self.d.o_group(), self.taps.len());
+        let tiles = self.d.groups * out_channels.div_ceil(r) * taps.div_ceil(t);
         let out = Shared(dw.as_mut_ptr());
         par::split(Work::MultiplyAdds(self.d.multiply_adds()), tiles, (), |tiles, ()| {
             isa.dispatch(Piece { sums: self, tiles, out: out.get(), write });
@@ -95,8 +96,7 @@ impl SimdKernel for Piece<'_> {
             (6, 4) => self.tiles::<S, 6, 4, false>(s),
             (4, 5) => self.tiles::<S, 4, 5, false>(s),
             (1, 3) => self.tiles::<S, 1, 3, false>(s),
-            (2, 2) => self.tiles::<S, 2, 2, false>(s),
-            other => unreachable!("a tile of {other:?}"),
+            _ => self.tiles::<S, 2, 2, false>(s),
         }
     }
 }
@@ -106,9 +106,9 @@ impl Piece<'_> {
     fn tiles<S: Simd, const R: usize, const T: usize, const SQUARE: bool>(&self, s: S) {
         let DotSums { dy, x, d, planes, taps, step } = *self.sums;
         let (rows, cols) = (d.oh(), d.ow());
-        let (lanes, pixels) = (d.o_group(), rows * cols);
+        let (out_channels, pixels) = (d.o_group(), rows * cols);
         let across = taps.len().div_ceil(T);
-        let per_group = lanes.div_ceil(R) * across;
+        let per_group = out_channels.div_ceil(R) * across;
         let tile_len = R * T * S::LANES;
         let mut sums = scratch::floats(self.tiles.len() * tile_len);
         sums.fill(0.0);
@@ -140,7 +140,7 @@ impl Piece<'_> {
                     &padded[..]
                 };
                 assert!(furthest <= from.len(), "conv2d: a tap beyond the image");
-                let dy = &dy[unit * lanes * pixels..][..lanes * pixels];
+                let dy = &dy[unit * out_channels * pixels..][..out_channels * pixels];
                 let first = self.tiles.start.max(group * per_group);
                 for tile in first..self.tiles.end.min((group + 1) * per_group) {
                     let (o, t) = place::<R, T>(tile - group * per_group, across);
@@ -149,7 +149,7 @@ impl Piece<'_> {
                     // elements.
                     let acc: [[S::F32; T]; R] = unsafe {
                         let dy = std::array::from_fn(|r| {
-                            dy.as_ptr().add((o + r).min(lanes - 1) * pixels)
+                            dy.as_ptr().add((o + r).min(out_channels - 1) * pixels)
                         });
                         let x = std::array::from_fn(|i| {
                             from.as_ptr().add(taps[(t + i).min(taps.len() - 1)] as usize)
@@ -176,11 +176,11 @@ impl Piece<'_> {
             let (group, (o, t)) = (tile / per_group, place::<R, T>(tile % per_group, across));
             for (i, sum) in sums.chunks_exact(S::LANES).enumerate() {
                 let (o, t) = (o + i / T, t + i % T);
-                if o < lanes && t < taps.len() {
+                if o < out_channels && t < taps.len() {
                     let sum = s.reduce_sum(s.read(sum));
                     // SAFETY: dw has this channel and tap, and no other piece has this tile.
                     unsafe {
-                        let to = self.out.add((group * lanes + o) * taps.len() + t);
+                        let to = self.out.add((group * out_channels + o) * taps.len() + t);
                         *to = if self.write == Write::Add { *to + sum } else { sum };
                     }
                 }

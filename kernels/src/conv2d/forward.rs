@@ -1,4 +1,8 @@
-//! `y` from `x` and `w`.
+//! `y` from `x` and `w`: a sum over taps for each output pixel.
+//!
+//! A 1 x 1 kernel of stride 1 without padding is a matrix product ([`pointwise`]). All else becomes
+//! a [`Sweep`] with one phase: a grid of pixels, the padded planes they read, and for each tap its
+//! offset in them. [`Engine::choose`] says which loops run it.
 
 use super::{
     Conv2dDims,
@@ -10,9 +14,6 @@ use crate::Write;
 
 /// The convolution `y [n, o, oh, ow]` of `x [n, c, h, w]` with `w [o, c / groups, kh, kw]`, plus
 /// `bias [o]`.
-///
-/// Fast path: 1 x 1 kernels are matrix products; all else is a sweep over the padded image, see
-/// [`Engine`].
 ///
 /// # Panics
 /// If a slice has another length than `d` says, or `d` is no convolution (see [`Conv2dDims`]).
@@ -48,10 +49,10 @@ pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Co
         planes,
         images: d.n,
         groups: d.groups,
-        lanes: d.o_group(),
+        out_channels: d.o_group(),
         weights: w,
         group_step: d.o_group() * d.taps(),
-        lane_step: d.taps(),
+        channel_step: d.taps(),
         bias,
         phases: vec![phase],
         channel: oh * ow,

@@ -2,7 +2,8 @@
 //! dilation and groups.
 //!
 //! ```text
-//! y[n, o, yh, yw] = bias[o] + sum over c, i, j of  x[n, c, yh s - p + i d, yw s - p + j d]  w[o, c, i, j]
+//! y[n, o, yh, yw] = bias[o]
+//!     + sum over c, i, j of  x[n, c, yh s - p + i d, yw s - p + j d]  w[o, c, i, j]
 //! ```
 //!
 //! with stride `s`, padding `p`, dilation `d`, and `c` over the `c/g` channels of the group that

@@ -11,7 +11,8 @@
 //!   copy its planes with zeros around
 //!   for each 24 vectors of pixels, in each phase:   their part of the image: L1, L2
 //!     for each R output channels, for each V vectors:
-//!       tile: acc[R, V] += weights[tap][R] * image[V + tap], over taps, in registers; written where it belongs
+//!       tile: acc[R, V] += weights[tap][R] * image[V + tap], over taps, in registers,
+//!             written where it belongs
 //! ```
 //!
 //! Taps are sorted by kernel row. Those of a pixel near the upper or lower edge that meet nothing
@@ -20,6 +21,9 @@
 //!
 //! The last vector of a row is moved back to end with the row, and computes some pixels again; so
 //! nothing but whole vectors is read and written, unless the row is shorter than one.
+//!
+//! Fast paths: images are read where they lie unless there is padding or stride, or the last vector
+//! reached beyond them; columns are sorted two vectors at a time for stride 2.
 //!
 //! There are 8 to 12 accumulators for any R: 6 x 2, 4 x 2, 3 x 3, 2 x 6, and 1 x 8 for one channel.
 //! (4 x 3 and 3 x 4 would need all 16 registers, and one accumulator ends up on the stack.)
@@ -41,7 +45,7 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Computes `out [images, groups * lanes, channel]`.
+/// Computes `out [images, groups * out_channels, channel]`.
 pub(super) fn run(sweep: &mut Sweep, out: Shared) {
     for phase in &mut sweep.phases {
         phase.taps.sort_by_key(|tap| tap.row);
@@ -49,8 +53,8 @@ pub(super) fn run(sweep: &mut Sweep, out: Shared) {
     let isa = Isa::current();
     let high = most_channels(isa.tile_rows());
     let taps = sweep.taps();
-    let mut weights = scratch::floats(sweep.groups * sweep.lanes * taps);
-    for (group, to) in weights.chunks_exact_mut((sweep.lanes * taps).max(1)).enumerate() {
+    let mut weights = scratch::floats(sweep.groups * sweep.out_channels * taps);
+    for (group, to) in weights.chunks_exact_mut((sweep.out_channels * taps).max(1)).enumerate() {
         pack(sweep, to, group, high);
     }
     sweep.each_piece(sweep.groups, sweep.images, |images, groups| {
@@ -63,16 +67,16 @@ fn most_channels(tile_rows: usize) -> usize {
     tile_rows.min(6)
 }
 
-/// Packs the weights of one group: `to[phase][tile of lanes][tap][lane]`.
+/// Packs the weights of one group: `to[phase][tile][tap][output channel]`.
 pub(super) fn pack(sweep: &Sweep, to: &mut [f32], group: usize, high: usize) {
     let from = &sweep.weights[group * sweep.group_step..];
     let mut to = to.iter_mut();
     for phase in &sweep.phases {
-        for first in (0..sweep.lanes).step_by(high) {
+        for first in (0..sweep.out_channels).step_by(high) {
             for tap in &phase.taps {
-                for lane in first..sweep.lanes.min(first + high) {
+                for output in first..sweep.out_channels.min(first + high) {
                     if let Some(to) = to.next() {
-                        *to = from[lane * sweep.lane_step + tap.weight as usize];
+                        *to = from[output * sweep.channel_step + tap.weight as usize];
                     }
                 }
             }
@@ -124,12 +128,14 @@ impl SimdKernel for Piece<'_> {
                     from
                 };
                 assert!(furthest + S::LANES <= from.len(), "conv2d: a tap beyond the image");
-                let bias = sweep.bias.map(|bias| &bias[group * sweep.lanes..][..sweep.lanes]);
-                let first = (image * sweep.groups + group) * sweep.lanes * sweep.channel;
+                let bias = sweep
+                    .bias
+                    .map(|bias| &bias[group * sweep.out_channels..][..sweep.out_channels]);
+                let first = (image * sweep.groups + group) * sweep.out_channels * sweep.channel;
                 // SAFETY: the output has this image's group, and no other piece writes it.
                 let out = unsafe { self.out.add(first) };
-                let weights =
-                    &self.weights[group * sweep.lanes * taps_len..][..sweep.lanes * taps_len];
+                let weights = &self.weights[group * sweep.out_channels * taps_len..]
+                    [..sweep.out_channels * taps_len];
                 for first in (0..most).step_by(VECTORS) {
                     let mut before = 0;
                     for (phase, list) in sweep.phases.iter().zip(list.chunks_exact(FIELDS * most)) {
@@ -138,9 +144,10 @@ impl SimdKernel for Piece<'_> {
                         let job = Job {
                             image: from,
                             taps: &taps[here.clone()],
-                            weights: &weights[here.start * sweep.lanes..here.end * sweep.lanes],
+                            weights: &weights
+                                [here.start * sweep.out_channels..here.end * sweep.out_channels],
                             bias,
-                            lanes: sweep.lanes,
+                            out_channels: sweep.out_channels,
                             out,
                             channel: sweep.channel,
                             cols: phase.grid[1],
@@ -209,7 +216,7 @@ struct Job<'a> {
     taps: &'a [u32],
     weights: &'a [f32],
     bias: Option<&'a [f32]>,
-    lanes: usize,
+    out_channels: usize,
     out: *mut f32,
     channel: usize,
     /// Pixels in a row, and the distance between them.
@@ -225,8 +232,8 @@ impl Job<'_> {
     fn run<S: Simd>(&self, s: S, list: &[u32], count: usize) {
         let (list, _) = list.as_chunks::<FIELDS>();
         let most = most_channels(S::TILE_ROWS);
-        for first in (0..self.lanes).step_by(most) {
-            let high = most.min(self.lanes - first);
+        for first in (0..self.out_channels).step_by(most) {
+            let high = most.min(self.out_channels - first);
             // Portable vectors are two registers each.
             match (high, most) {
                 (1, 6) => self.tiles::<S, 1, 8>(s, list, count, first),

@@ -1,5 +1,9 @@
 //! Kernels of 1 x 1, stride 1, no padding: for each image and group `y [o, pixels] = w [o, c] x [c,
-//! pixels]`.
+//! pixels]`, and the gradient of the input is the same with `w` transposed.
+//!
+//! Threads split images and groups, each a product of its own; if there is only one, they split
+//! that product. (The gradient of the weights sums over images and pixels at once: see
+//! [`backward_weight`](super::backward_weight()).)
 
 use super::Conv2dDims;
 use crate::{

@@ -11,8 +11,11 @@
 //!   for each input channel:
 //!     copy it between zeros                   L1, L2
 //!     for each vector of columns, for each row:
-//!       the output rows above, here and below += 3 x 3 weights * left, centre, right; the one above is finished
+//!       the output rows above, here and below += 3 x 3 weights * left, centre, right;
+//!       the one above is finished
 //! ```
+//!
+//! There is one path; only the ends of rows are written as parts of vectors.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
@@ -26,11 +29,11 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Whether a convolution from `channels` to `lanes` channels in each group is possible here, and
-/// faster. It would be possible with any number of lanes, but [`pixels`](super::pixels) loads less
+/// Whether a convolution from `channels` to `out_channels` channels in each group is possible here,
+/// and faster. It would be possible with any number of those, but [`pixels`](super::pixels) loads less
 /// for several.
-pub(super) fn pays(d: &Conv2dDims, lanes: usize, channels: usize) -> bool {
-    d.is_square(1) && lanes == 1 && channels > 0 && d.h * d.w > 0
+pub(super) fn pays(d: &Conv2dDims, out_channels: usize, channels: usize) -> bool {
+    d.is_square(1) && out_channels == 1 && channels > 0 && d.h * d.w > 0
 }
 
 /// Computes `out [images, groups, channel]` of a sweep with one phase, stride 1 and 3 x 3 adjoining

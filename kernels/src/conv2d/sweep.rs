@@ -20,12 +20,12 @@ pub(super) struct Sweep<'a> {
     pub(super) images: usize,
     pub(super) groups: usize,
     /// Output channels in a group.
-    pub(super) lanes: usize,
-    /// The weight of lane `l` at a tap is `weights[group * group_step + l * lane_step +
+    pub(super) out_channels: usize,
+    /// The weight of output channel `o` at a tap is `weights[group * group_step + o * channel_step +
     /// tap.weight]`.
     pub(super) weights: &'a [f32],
     pub(super) group_step: usize,
-    pub(super) lane_step: usize,
+    pub(super) channel_step: usize,
     /// One value for each output channel of all groups.
     pub(super) bias: Option<&'a [f32]>,
     /// Each covers some of the output pixels; together all of them.
@@ -73,7 +73,7 @@ impl Engine {
             Direction::Forward => Sums::of_output(d),
             Direction::BackwardInput => Sums::of_input(d),
         };
-        if rows::pays(d, sums.lanes, sums.taps / 9) {
+        if rows::pays(d, sums.out_channels, sums.taps / 9) {
             return Engine::Rows;
         }
         let mut best = (sums.in_channels(), Engine::Channels);
@@ -184,9 +184,9 @@ pub(super) fn rectangles(
 }
 
 impl Sweep<'_> {
-    /// Computes `out [images, groups * lanes, channel]`.
+    /// Computes `out [images, groups * out_channels, channel]`.
     pub(super) fn run(mut self, out: &mut [f32]) {
-        assert_eq!(out.len(), self.images * self.groups * self.lanes * self.channel);
+        assert_eq!(out.len(), self.images * self.groups * self.out_channels * self.channel);
         for Phase { grid, first, step, .. } in self.phases.iter().filter(|p| p.pixels() > 0) {
             let last = first + (grid[0] - 1) * step[0] + (grid[1] - 1) * step[1];
             assert!(last < self.channel, "conv2d: a pixel beyond its channel");
@@ -227,9 +227,9 @@ impl Sweep<'_> {
     /// to the others.
     pub(super) fn pad_bias(&self, to: &mut [f32], width: usize) {
         to.fill(0.0);
-        let groups = self.bias.unwrap_or_default().chunks_exact(self.lanes);
+        let groups = self.bias.unwrap_or_default().chunks_exact(self.out_channels);
         for (to, from) in to.chunks_exact_mut(width).zip(groups) {
-            to[..self.lanes].copy_from_slice(from);
+            to[..self.out_channels].copy_from_slice(from);
         }
     }
 

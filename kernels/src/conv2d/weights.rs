@@ -8,11 +8,14 @@
 //! for each run of images:                 (threads split panels of output channels, or taps)
 //!   copy them with zeros around           (unless there is no padding)
 //!   for each block of pixels:
-//!     transpose dy into panels [pixel][16 output channels], L1
-//!     for each panel, for each 6 taps:
-//!       tile: sums[6, 16] += image[pixel + tap] * dy[pixel], over the block, in registers
+//!     transpose dy into panels [pixel][two vectors of output channels], L1
+//!     for each panel, for each R taps:
+//!       tile: sums[R, panel] += image[pixel + tap] * dy[pixel], over the block, in registers
 //! transpose the sums into dw[o][tap]
 //! ```
+//!
+//! Fast paths: images without padding are read where they lie, several together where they have few
+//! pixels; of padded ones only the planes are copied that the taps of a thread read.
 
 use super::{
     Conv2dDims,
@@ -61,9 +64,11 @@ impl WeightSums<'_> {
                 }
             });
         } else {
-            par::split(work, taps.len().div_ceil(6), (), |units, ()| {
+            let high = isa.tile_rows();
+            par::split(work, taps.len().div_ceil(high), (), |units, ()| {
+                let taps = units.start * high..taps.end.min(units.end * high);
                 for group in 0..self.d.groups {
-                    piece(group, 0..per_group, units.start * 6..taps.end.min(units.end * 6));
+                    piece(group, 0..per_group, taps.clone());
                 }
             });
         }

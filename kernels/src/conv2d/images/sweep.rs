@@ -30,14 +30,14 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, stride 1 and
+/// Computes `out [images, groups * out_channels, channel]` of a sweep with one phase, stride 1 and
 /// adjoining taps.
 pub(in super::super) fn run(sweep: &mut Sweep, out: Shared) {
     let plane = sweep.planes.plane() as u32;
     sweep.phases[0].taps.sort_by_key(|tap| (tap.source % plane, tap.source / plane));
     let isa = Isa::current();
-    let (wide, high) = (VECTORS * isa.lanes(), row_height(sweep.lanes, isa.tile_rows()));
-    let group_len = sweep.lanes * sweep.taps();
+    let (wide, high) = (VECTORS * isa.lanes(), row_height(sweep.out_channels, isa.tile_rows()));
+    let group_len = sweep.out_channels * sweep.taps();
     let mut weights = scratch::floats(sweep.groups * group_len);
     for (group, to) in weights.chunks_exact_mut(group_len).enumerate() {
         pack(sweep, to, group, high);
@@ -88,7 +88,7 @@ impl SimdKernel for Piece<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Sweep { planes, groups, lanes, channel, bias, write, .. } = *self.sweep;
+        let Sweep { planes, groups, out_channels, channel, bias, write, .. } = *self.sweep;
         let (wide, cols) = (panel::<S>(), self.sweep.phases[0].grid[1]);
         let (_, top) = self.window.inside(0, self.rows.start);
         let (last, bottom) = self.window.inside(0, self.rows.end - 1);
@@ -106,9 +106,10 @@ impl SimdKernel for Piece<'_> {
         gather(s, &mut source, wide, self.images.len(), &from);
 
         let (pixels, taps) = (self.rows.len() * cols, self.sweep.taps());
-        let mut sums = scratch::floats(row_height(lanes, S::TILE_ROWS) * pixels * wide);
-        for tile in row_tiles::<S>(lanes) {
-            let outputs = self.group * lanes + tile.start..self.group * lanes + tile.end;
+        let mut sums = scratch::floats(row_height(out_channels, S::TILE_ROWS) * pixels * wide);
+        for tile in row_tiles::<S>(out_channels) {
+            let outputs =
+                self.group * out_channels + tile.start..self.group * out_channels + tile.end;
             let image_tile = ImageTile {
                 window: self.window,
                 rows: self.rows.clone(),
@@ -125,13 +126,13 @@ impl SimdKernel for Piece<'_> {
             unsafe { sized(s, tile.len(), self.images.len(), image_tile) };
             for (sums, output) in sums.chunks_exact(pixels * wide).zip(outputs) {
                 for at in (0..self.images.len()).step_by(S::LANES) {
-                    let image = (self.images.start + at) * groups * lanes + output;
+                    let image = (self.images.start + at) * groups * out_channels + output;
                     let (from, images) = (&sums[at..], S::LANES.min(self.images.len() - at));
                     // SAFETY: the output has these rows of this channel in each image, and no other
                     // piece writes them.
                     unsafe {
                         let to = self.out.add(image * channel + self.rows.start * cols);
-                        let to_step = groups * lanes * channel;
+                        let to_step = groups * out_channels * channel;
                         transpose_into(s, to, to_step, from.as_ptr(), wide, pixels, images, write);
                     }
                 }

@@ -66,10 +66,10 @@ impl SimdKernel for Piece<'_> {
     fn run<S: Simd>(self, s: S) {
         let d = self.d;
         let [kh, kw] = d.kernel;
-        let (channels, lanes, image, pixels) =
+        let (channels, out_channels, image, pixels) =
             (d.c_group(), d.o_group(), d.h * d.w, d.oh() * d.ow());
-        let high = row_height(lanes, S::TILE_ROWS);
-        let tile = |at: usize| at * high..lanes.min((at + 1) * high);
+        let high = row_height(out_channels, S::TILE_ROWS);
+        let tile = |at: usize| at * high..out_channels.min((at + 1) * high);
         let tiles = self.units.start / kh..self.units.end.div_ceil(kh);
         let unit_len = high * kw * channels * S::LANES;
         let mut sums = scratch::floats(self.units.len() * unit_len);
@@ -90,7 +90,7 @@ impl SimdKernel for Piece<'_> {
                 let tile = tile(at);
                 let from = Source {
                     from: &self.dy
-                        [((first * d.groups + self.group) * lanes + tile.start) * pixels..],
+                        [((first * d.groups + self.group) * out_channels + tile.start) * pixels..],
                     image: d.o * pixels,
                     plane: pixels,
                     channels: tile.len(),
@@ -106,10 +106,12 @@ impl SimdKernel for Piece<'_> {
         }
         for (unit, sums) in self.units.clone().zip(sums.chunks_exact(unit_len)) {
             let (tile, i) = (tile(unit / kh), unit % kh);
-            for (lane, sums) in tile.zip(sums.chunks_exact(kw * channels * S::LANES)) {
+            for (output, sums) in tile.zip(sums.chunks_exact(kw * channels * S::LANES)) {
                 for (at, sum) in sums.chunks_exact(S::LANES).enumerate() {
                     let (j, c) = (at / channels, at % channels);
-                    let to = ((self.group * lanes + lane) * channels + c) * kh * kw + i * kw + j;
+                    let to = ((self.group * out_channels + output) * channels + c) * kh * kw
+                        + i * kw
+                        + j;
                     let sum = s.reduce_sum(s.read(sum));
                     // SAFETY: this weight is in dw, and no other piece writes it.
                     unsafe {
@@ -123,8 +125,8 @@ impl SimdKernel for Piece<'_> {
 }
 
 impl Piece<'_> {
-    /// `sums[lane][column of the window][channel] += ` what one vector of images contributes to
-    /// `lanes` output channels.
+    /// `sums[output channel][column of the window][channel] += ` what one vector of images contributes to
+    /// a tile of output channels.
     #[inline(always)]
     fn unit<S: Simd>(
         &self,
@@ -132,13 +134,13 @@ impl Piece<'_> {
         sums: &mut [f32],
         dy: &[f32],
         x: &[f32],
-        lanes: usize,
+        out_channels: usize,
         row: usize,
     ) {
         let (d, window) = (self.d, Window::new(self.d));
         let ([_, kw], channels) = (d.kernel, d.c_group());
         let meeting = window.meeting(0, row, d.oh());
-        let block = (IN_L1 / ((lanes * d.ow() + channels * d.w) * S::LANES)).max(1);
+        let block = (IN_L1 / ((out_channels * d.ow() + channels * d.w) * S::LANES)).max(1);
         for first in meeting.clone().step_by(block) {
             let rows = block.min(meeting.end - first);
             for j in 0..kw {
@@ -151,8 +153,8 @@ impl Piece<'_> {
                 for c in (0..channels).step_by(VECTORS) {
                     let tile = PixelsTile {
                         grid: [rows, cols.len()],
-                        dy: &dy[pixel * lanes * S::LANES..],
-                        dy_row: d.ow() * lanes,
+                        dy: &dy[pixel * out_channels * S::LANES..],
+                        dy_row: d.ow() * out_channels,
                         x: &x[(place * channels + c) * S::LANES..],
                         x_row: d.w * channels,
                         channels,
@@ -161,7 +163,7 @@ impl Piece<'_> {
                     };
                     // SAFETY: the pixels meet the image here, so both have a vector for each of
                     // them and each of their channels, and the sums one for each two channels.
-                    unsafe { sized(s, lanes, (channels - c) * S::LANES, tile) };
+                    unsafe { sized(s, out_channels, (channels - c) * S::LANES, tile) };
                 }
             }
         }

@@ -17,12 +17,17 @@
 //! for each block of tiles:
 //!   transpose the rows of pixels it reads:  band[pixel][channel in], zeros around
 //!   inputs[place] = B' d B
-//!   for each place: a matrix product        sweep.rs: forward and the gradient of the input, weights.rs: that of the weights
+//!   for each place: a matrix product        sweep.rs: forward and the gradient of the input,
+//!                                           weights.rs: that of the weights
 //! ```
 //!
 //! The transforms multiply by 1, -1 and 1/2 only, and the sums are made in parts, so the error is
 //! no larger than that of the direct loops. But an infinity or a NaN in the input reaches all
 //! outputs of its tile.
+//!
+//! Paths: a [`Transform`] for each of stride 1 (`Unit`), stride 2 (`Halving`) and the gradient of
+//! the input of stride 2 (`Doubling`); larger blocks of tiles where the transformed kernels or the
+//! sums come from beyond the caches.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 
@@ -54,8 +59,7 @@ thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Whether `FERROTAPE_WINOGRAD` allows this process Winograd's products: they are, unless it is `0`.
-/// Read once.
+/// Whether this process may use Winograd's products: unless `FERROTAPE_WINOGRAD` is `0`. Read once.
 ///
 /// # Errors
 /// If it is neither `0` nor `1`.
@@ -64,7 +68,8 @@ pub fn winograd_from_env() -> Result<bool, &'static str> {
     let found = PROCESS.get_or_init(|| match std::env::var("FERROTAPE_WINOGRAD").as_deref() {
         Ok("1") | Err(std::env::VarError::NotPresent) => Ok(true),
         Ok("0") => Ok(false),
-        other => Err(format!("FERROTAPE_WINOGRAD: 0 and 1 are possible, not {other:?}")),
+        Ok(other) => Err(format!("FERROTAPE_WINOGRAD={other}: it can be 0 or 1")),
+        Err(e) => Err(format!("FERROTAPE_WINOGRAD: {e}")),
     });
     found.as_ref().copied().map_err(String::as_str)
 }

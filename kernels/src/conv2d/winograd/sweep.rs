@@ -28,7 +28,7 @@ use crate::{
 };
 use std::{marker::PhantomData, ops::Range};
 
-/// Computes `out [images, groups * lanes, channel]` of a sweep with one phase, whose taps are those
+/// Computes `out [images, groups * out_channels, channel]` of a sweep with one phase, whose taps are those
 /// of a stride of 1, a 3 x 3 square; the tiles stand for the stride there is.
 pub(in crate::conv2d) fn run(sweep: &Sweep, tiles: Tiles, out: Shared) {
     match tiles {
@@ -42,7 +42,7 @@ fn run_with<T: Transform>(sweep: &Sweep, out: Shared) {
     let transform = PhantomData::<T>;
     let isa = Isa::current();
     let wide = VECTORS * isa.lanes();
-    let per_group = sweep.lanes.div_ceil(wide);
+    let per_group = sweep.out_channels.div_ceil(wide);
     let panels = sweep.groups * per_group;
     let panel_len = KERNELS * KERNELS * Layout::place_step(sweep.planes.count, wide);
     let mut packed = scratch::floats(panels * (panel_len + wide));
@@ -184,7 +184,7 @@ impl<T: Transform> Piece<'_, T> {
             for (p, panel) in panels.clone().enumerate() {
                 let first = (panel * KERNELS * KERNELS + number) * Layout::place_step(depth, wide);
                 let kernels = &self.kernels[first..][..depth * wide];
-                let lanes = self.sweep.lanes - panel % self.per_group * wide;
+                let lanes = self.sweep.out_channels - panel % self.per_group * wide;
                 for rows in row_tiles::<S>(tiles) {
                     let inputs = &inputs[rows.start * channels..rows.end * channels];
                     let high = rows.len();
@@ -215,7 +215,7 @@ impl<T: Transform> Piece<'_, T> {
         strip: &Strip,
         tile_cols: usize,
     ) {
-        let Sweep { lanes, groups, channel, write, phases, .. } = self.sweep;
+        let Sweep { out_channels, groups, channel, write, phases, .. } = self.sweep;
         let [oh, ow] = phases[0].grid;
         let width = panel::<S>() * panels.len();
         let [(_, above), (_, left)] = self.origin();
@@ -262,12 +262,12 @@ impl<T: Transform> Piece<'_, T> {
         }
         let group = panels.start / self.per_group;
         let first_lane = panels.start % self.per_group * panel::<S>();
-        let channels = (strip.image * groups + group) * lanes + first_lane;
+        let channels = (strip.image * groups + group) * out_channels + first_lane;
         // SAFETY: the output has these channels of this image, and in each of them these rows; no
         // other piece has them.
         unsafe {
             let to = self.out.add(channels * channel + first_row * ow);
-            let count = width.min(lanes - first_lane);
+            let count = width.min(out_channels - first_lane);
             transpose_into(s, to, *channel, sums.as_ptr(), width, rows * ow, count, *write);
         }
     }

@@ -6,7 +6,8 @@
 //!     inputs[place][channel in][tile] = B' d B, a vector of channels at a time
 //!     grads[place][panel][tile][two vectors of channels out] = A dy A'
 //!     for each place, each panel, each few channels in:
-//!       sums[number][panel][channel in][two vectors of channels out] += inputs * grads, over tiles, in registers
+//!       sums[number][panel][channel in][two vectors of channels out] += inputs * grads,
+//!             over tiles, in registers
 //!   dw += G' sums G, transposed
 //! ```
 //!
