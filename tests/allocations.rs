@@ -105,6 +105,7 @@ fn a_warm_training_step_allocates_no_tensors() {
         "bytes in all and in the largest request must not grow with the batch"
     );
     let (total, largest) = small;
+    println!("a warm training step allocates {total} bytes, at most {largest} at once");
     assert!(total < 4096, "a step allocates {total} bytes");
     assert!(largest < 1024, "one of them has {largest} bytes");
     // The counters do count.

@@ -3,16 +3,16 @@
 //! A thread of a rayon pool that finds no work for 10 to 20 us sleeps, and waking it takes 30 to 70
 //! us on a virtual machine: as long as many a kernel. Between two kernels of a training step there
 //! is often that much work for one thread only. So whoever cuts work asks the other threads of its
-//! pool to stay awake for a while after its last cut; they look for work, of whatever kind, and give
-//! way to any other program that wants their core.
+//! pool to stay awake for a while after its last cut; they look for work, of whatever kind, and
+//! give way to any other program that wants their core.
 //!
 //! A question is a job of the pool, and any wait for another thread may pick it up. One that waits
 //! within cut work must get back to it, so it declines; and as nothing tells the waits of the
 //! pool's other users apart from idleness, nobody stays longer than [`AT_MOST`] at once. Both leave
 //! word, so that the next cut asks again.
 //!
-//! Two threads, training step of the article's network, in turns: 180 -> 146 us for 4 images; for 32
-//! in one hour 777 -> 635, in another 642 -> 600. Inference of one image 22 -> 18.4.
+//! Two threads, training step of the article's network, in turns: 180 -> 146 us for 4 images; for
+//! 32 in one hour 777 -> 635, in another 642 -> 600. Inference of one image 22 -> 18.4.
 
 use crate::tuning::par::{AT_MOST, AWAKE};
 use std::{

@@ -1,18 +1,19 @@
 //! Matrix multiplication: `C[m, n] (=|+=) A[m, k] B[k, n]`.
 //!
-//! Fast paths, the first that fits; the capitals are constants of `tuning::gemm`:
+//! Fast paths, the first that fits; capitals are constants of `tuning::gemm`:
 //!
 //! | when | how |
 //! |---|---|
-//! | rows of A and columns of B are contiguous, and B is one column or A is short: fewer rows than one for each DOT_DEPTH of depth | `dots`: [`dot`] straight from both, in tiles of 4 x 3 |
-//! | rows of B are contiguous, and A has fewer rows than SHORT, or both at most SMALL floats | `unpacked`: [`outer`] straight from both |
-//! | a thread's rows of A are at most RESIDENT floats | `resident`: the five loops below, turned inside out |
-//! | everything else | `packed`: the five loops below, with B packed into panels and A into slivers |
+//! | `k` runs along memory in both; A is short, or B one column | `dots`: [`dot`] from both |
+//! | rows of B are contiguous; A is short, or both are small | `unpacked`: [`outer`] from both |
+//! | a thread's rows of A are at most RESIDENT floats | `resident`: the loops below, inside out |
+//! | everything else | `packed`: the loops below |
 //!
-//! Within them: `unpacked` copies the last panel of B if it is narrow, goes row by row up to a depth
-//! of SHALLOW, and takes 8 or 4 vectors of columns at a time for one or two rows (`across`); the
-//! packed ones read A where it lies if its rows are contiguous and C has at most FEW columns; and
-//! both counts of rows are lower, FAR_SHORT, where B has more than NEAR floats.
+//! Short is fewer rows than one for each DOT_DEPTH of depth (`dots`), or than SHORT; where B has
+//! more than NEAR floats, than FAR_SHORT. Small is at most SMALL floats. `unpacked` copies the last
+//! panel of B if it is narrow, goes row by row up to a depth of SHALLOW, and takes 8 or 4 vectors of
+//! columns at a time for one or two rows (`across`). The packed ones read A where it lies if its
+//! rows are contiguous and C has at most FEW columns.
 //!
 //! ```text
 //! loop 5: jc over n by NC        the columns whose packed B fits the L3 cache

@@ -95,7 +95,11 @@ impl Isa {
         let available = Isa::available();
         available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
             let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-            format!("FERROTAPE_ISA={name}: this processor and build have {}; unset it to choose the best", names.join(", "))
+            format!(
+                "FERROTAPE_ISA={name}: this processor and build have {}; unset it to choose the \
+                 best",
+                names.join(", ")
+            )
         })
     }
 

@@ -19,8 +19,8 @@ pub(crate) mod tile {
     /// hold it. That is 512 of depth for panels of AVX2, 256 for those of AVX-512. AVX2, 1024^3: 89
     /// at depth 256, 90 at 384, 92 at 512, 93 at 768. Direct sums, 64 channels of 56 x 56: 89 at
     /// 128, 90 at 256 and 512, 86 at 1024; 256 channels of 14 x 14: 92, 94, 95, 95. AVX-512 on the
-    /// Xeon: the direct sums of 128 channels of 28 x 28 are 1.25 times as fast with 256 as with 512,
-    /// 1024^3 1.0 to 1.3 times; 128 and 192 are within 4% of 256.
+    /// Xeon: the direct sums of 128 channels of 28 x 28 are 1.25 times as fast with 256 as with
+    /// 512, 1024^3 1.0 to 1.3 times; 128 and 192 are within 4% of 256.
     pub(crate) const PANEL: usize = 1 << 13;
     /// Floats ahead in each row of a transposition that are fetched. Zen 4, best of several, for
     /// nothing ahead, 16, 32, 64 and 128: 128 channels of 28 x 28 with stride 2 forward 117, 122,
@@ -38,8 +38,8 @@ pub(crate) mod gemm {
     /// Rows of a packed block of A: MC x KC floats = 192 KiB, under half of L2. A multiple of the
     /// rows of every tile: 2, 6, 8. 1024^3: 93 at 48, 92 at 72, 93 at 96, 92 at 144.
     pub(crate) const MC: usize = 96;
-    /// Columns of a packed block of B: KC x NC floats = 4 MiB (2 with AVX-512), a part of L3. 1024^3: 88 at 512,
-    /// 1024, 2048 and 4096 alike.
+    /// Columns of a packed block of B: KC x NC floats = 4 MiB (2 with AVX-512), a part of L3.
+    /// 1024^3: 88 at 512, 1024, 2048 and 4096 alike.
     pub(crate) const NC: usize = 2048;
     /// Up to so many floats (256 KiB, half of L2) A is packed as a whole, and blocks of B have as
     /// many. 256 x 64 by 64 x 3136, with C in memory, on two threads: 30 ms for 32 images in the
@@ -55,7 +55,8 @@ pub(crate) mod gemm {
     /// 101 (AVX2 92 and 98) for 48.
     pub(crate) const SHORT: usize = 48;
     /// The same where B is beyond L2 and L3, which a part of each of its rows leaves at every
-    /// panel: Zen 4, 2048 x 2048, 8 rows 24 and 22 (AVX2 21 and 29), 16 rows 34 and 46 (AVX2 17 and 41).
+    /// panel: Zen 4, 2048 x 2048, 8 rows 24 and 22 (AVX2 21 and 29), 16 rows 34 and 46 (AVX2 17 and
+    /// 41).
     pub(crate) const FAR_SHORT: usize = 8;
     /// Floats up to which B is not there: the 2^22 of [`FAR_SHORT`] are, 2^21 (8 MiB) were not.
     pub(crate) const NEAR: usize = 1 << 21;
@@ -69,8 +70,9 @@ pub(crate) mod gemm {
     /// For so few columns of C, rows of A are not packed if contiguous: Zen 4, 512 x 512, not
     /// packed and packed: 115 and 109 (AVX2 110 and 106) for 256 columns, 109 and 110 for 512.
     pub(crate) const FEW: usize = 256;
-    /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are: Zen 4,
-    /// not packed and packed, 115 and 111 for 96 x 96, 115 and 112 for 128 x 128, 113 and 114 for 160.
+    /// Nor does packing pay for matrices of this many floats, which L1 and L2 hold as they are: Zen
+    /// 4, not packed and packed, 115 and 111 for 96 x 96, 115 and 112 for 128 x 128, 113 and 114
+    /// for 160.
     pub(crate) const SMALL: usize = 1 << 14;
     /// Up to this depth a product is bound by writing C, which is fastest row by row: 120 x 1 x
     /// 1176 takes 14 us so, 29 us in tiles of 6 rows.
@@ -169,7 +171,8 @@ pub(crate) mod winograd {
     /// Channels summed up before the sum is added to those of the other parts. In one part, the
     /// error with 512 channels is twice that of the direct loops. With parts of 64 it is 1.05 times
     /// theirs for 64 channels with AVX-512, whose direct loops make shorter parts than those of
-    /// AVX2; with 48 it is less than theirs for any number. Xeon: 48 take 0 to 4% more time than 64.
+    /// AVX2; with 48 it is less than theirs for any number. Xeon: 48 take 0 to 4% more time than
+    /// 64.
     pub(crate) const PART: usize = 48;
     /// The same for the gradient of the input where the stride is 2, whose direct loops sum fewer
     /// products: with 64 the error would be 1.06 times theirs for 64 channels.

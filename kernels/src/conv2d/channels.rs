@@ -94,8 +94,8 @@ impl SimdKernel for PackPanel<'_> {
                 let from = &from[taps[0].weight as usize..];
                 assert!(from.len() >= (lanes - 1) * channel_step + taps.len());
                 let to = to.as_mut_ptr();
-                // SAFETY: `lanes` rows of taps.len() weights, channel_step apart, were just checked to
-                // be there; `to` is taps.len() rows of `wide`.
+                // SAFETY: `lanes` rows of taps.len() weights, channel_step apart, were just checked
+                // to be there; `to` is taps.len() rows of `wide`.
                 unsafe {
                     let from = from.as_ptr();
                     transpose_into(s, to, wide, from, channel_step, lanes, taps.len(), Write::Set);

@@ -1,7 +1,7 @@
 //! What a convolution costs in each engine, by which one is chosen where neither a matrix product
-//! nor [`winograd`](super::winograd) nor [`rows`](super::rows) has come first: the products that the engine
-//! really makes, in whole vectors, and the price of what else it does, in products. Only ratios
-//! count. The prices are in [`tuning`](crate::tuning::cost), with how good the choices are.
+//! nor [`winograd`](super::winograd) nor [`rows`](super::rows) has come first: the products that
+//! the engine really makes, in whole vectors, and the price of what else it does, in products. Only
+//! ratios count. The prices are in [`tuning`](crate::tuning::cost), with how good the choices are.
 
 use super::{Conv2dDims, images};
 use crate::{isa::Isa, tuning::cost::*};

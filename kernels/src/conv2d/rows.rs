@@ -30,8 +30,8 @@ use crate::{
 use std::ops::Range;
 
 /// Whether a convolution from `channels` to `out_channels` channels in each group is possible here,
-/// and faster. It would be possible with any number of those, but [`pixels`](super::pixels) loads less
-/// for several.
+/// and faster. It would be possible with any number of those, but [`pixels`](super::pixels) loads
+/// less for several.
 pub(super) fn pays(d: &Conv2dDims, out_channels: usize, channels: usize) -> bool {
     d.is_square(1) && out_channels == 1 && channels > 0 && d.h * d.w > 0
 }

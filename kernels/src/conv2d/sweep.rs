@@ -21,8 +21,8 @@ pub(super) struct Sweep<'a> {
     pub(super) groups: usize,
     /// Output channels in a group.
     pub(super) out_channels: usize,
-    /// The weight of output channel `o` at a tap is `weights[group * group_step + o * channel_step +
-    /// tap.weight]`.
+    /// The weight of output channel `o` at a tap is at `group * group_step + o * channel_step +
+    /// tap.weight`.
     pub(super) weights: &'a [f32],
     pub(super) group_step: usize,
     pub(super) channel_step: usize,

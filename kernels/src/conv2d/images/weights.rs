@@ -125,8 +125,8 @@ impl SimdKernel for Piece<'_> {
 }
 
 impl Piece<'_> {
-    /// `sums[output channel][column of the window][channel] += ` what one vector of images contributes to
-    /// a tile of output channels.
+    /// `sums[output channel][column of the window][channel] += ` what one vector of images
+    /// contributes to a tile of output channels.
     #[inline(always)]
     fn unit<S: Simd>(
         &self,

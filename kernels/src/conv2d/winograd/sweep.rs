@@ -28,8 +28,8 @@ use crate::{
 };
 use std::{marker::PhantomData, ops::Range};
 
-/// Computes `out [images, groups * out_channels, channel]` of a sweep with one phase, whose taps are those
-/// of a stride of 1, a 3 x 3 square; the tiles stand for the stride there is.
+/// Computes `out [images, groups * out_channels, channel]` of a sweep with one phase, whose taps
+/// are those of a stride of 1, a 3 x 3 square; the tiles stand for the stride there is.
 pub(in crate::conv2d) fn run(sweep: &Sweep, tiles: Tiles, out: Shared) {
     match tiles {
         Tiles::Unit => run_with::<Unit>(sweep, out),
