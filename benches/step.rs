@@ -7,8 +7,11 @@
 mod workloads;
 
 use std::cell::LazyCell;
+use std::process::ExitCode;
 
 use criterion::{Criterion, Throughput};
+use ferrotape_kernels::conv2d::winograd_from_env;
+use ferrotape_kernels::isa::Isa;
 
 use workloads::{Network, STEPS};
 
@@ -36,9 +39,17 @@ fn inference(c: &mut Criterion) {
     });
 }
 
-fn main() {
-    let mut c = Criterion::default().configure_from_args();
-    train_step(&mut c);
-    inference(&mut c);
-    c.final_summary();
+fn main() -> ExitCode {
+    if let Err(error) = Isa::from_env().and(winograd_from_env()) {
+        eprintln!("step: {error}");
+        return ExitCode::from(2);
+    }
+    // On a thread of the pool, as the trainer is.
+    rayon::scope(|_| {
+        let mut c = Criterion::default().configure_from_args();
+        train_step(&mut c);
+        inference(&mut c);
+        c.final_summary();
+    });
+    ExitCode::SUCCESS
 }

@@ -30,7 +30,7 @@ use super::workloads::Network;
 const SIZE: &str = "500MB";
 const OPS: [&str; 5] = ["raw-write", "save+fsync", "raw-read", "load-warm", "open"];
 
-/// The article's network, and one whose weights and velocity are 100 MB.
+/// The small network, and one whose weights and velocity are 100 MB.
 const NETWORKS: [(&str, usize); 2] = [("seednet", 32), ("wide", 64)];
 
 /// Names and operations of all rows.

@@ -45,9 +45,8 @@ pub(crate) fn fma_peak(threads: usize, seconds: f64) -> f64 {
     six.max(speed(12, &|| isa.dispatch(FmaChains::<12> { rounds })))
 }
 
-/// Memory bandwidths of `threads` threads together, in GB/s: reading, copying (past the caches or
-/// through them, as is faster), and updating two arrays in place while reading a third, as SGD with
-/// momentum does.
+/// Memory bandwidths of `threads` threads together, in GB/s: reading, copying, and updating two
+/// arrays in place while reading a third, as SGD with momentum does.
 pub(crate) fn bandwidth(threads: usize, seconds: f64, test: bool) -> [(&'static str, f64); 3] {
     let len = if test { 1 << 12 } else { (32 << 20) / threads };
     let bytes = |streams: usize| (threads * len * 4 * streams) as f64;
@@ -60,12 +59,9 @@ pub(crate) fn bandwidth(threads: usize, seconds: f64, test: bool) -> [(&'static 
         });
         bytes(streams) / time * 1e-9
     };
-    let copied = run(2, |[a, b, _]| b.copy_from_slice(black_box(a)));
-    let streamed =
-        run(2, |[a, b, _]| Isa::current().dispatch(Stream { from: black_box(a), to: b }));
     [
         ("read", run(1, |[a, ..]| _ = black_box(Isa::current().dispatch(Sum(a))))),
-        ("copy", copied.max(streamed)),
+        ("copy", run(2, |[a, b, _]| b.copy_from_slice(black_box(a)))),
         ("update", run(5, |[w, v, g]| Isa::current().dispatch(Update { w, v, g: black_box(g) }))),
     ]
 }
@@ -109,30 +105,9 @@ impl SimdKernel for Sum<'_> {
     }
 }
 
-/// A copy that is written past the caches, of what lies in whole vectors of `to`.
-struct Stream<'a> {
-    from: &'a [f32],
-    to: &'a mut [f32],
-}
-
-impl SimdKernel for Stream<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let start = self.to.as_ptr().align_offset(size_of::<S::F32>()).min(self.to.len());
-        let to = self.to[start..].chunks_exact_mut(S::LANES);
-        for (to, from) in to.zip(self.from.chunks_exact(S::LANES)) {
-            // SAFETY: LANES floats, and all vectors before it were whole and aligned.
-            unsafe { s.stream(to.as_mut_ptr(), s.read(from)) };
-        }
-        s.fence();
-    }
-}
-
 /// The median time of `f` run by all of `threads` threads at once.
 fn median_time(threads: usize, seconds: f64, f: impl Fn() + Sync) -> f64 {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    let pool = super::pool(threads);
     pool.broadcast(|_| f());
     let (mut times, begun) = (Vec::new(), Instant::now());
     while times.len() < 5 || begun.elapsed().as_secs_f64() < seconds {

@@ -19,11 +19,13 @@
 //! | W5 | inference on one image |
 //! | W7 | saving and loading 500 MB; saving in the background |
 //!
-//! Each result is compared with its naive twin before it is timed. Times are medians; compare
-//! rows of one run only, since absolute times drift. FLOPs are two per multiply-add of the direct
-//! algorithm, of which Winograd's does four ninths: it can be above 100% of peak. Networks count
-//! those of convolutions and linear layers; in a training step forward and both backward passes,
-//! without the gradient of the images, which nobody computes.
+//! Each result is compared with its naive twin before it is timed; of large products and
+//! convolutions the first, the middle and the last part are, and the rest must be no NaN. Products
+//! on one thread are timed beside those of `ndarray`, which uses one, as well. Times are medians;
+//! compare rows of one run only, since absolute times drift. FLOPs are two per multiply-add of the
+//! direct algorithm, of which Winograd's does four ninths, or 25/36 with stride 2: it can be above
+//! 100% of its limit. Networks count those of convolutions and linear layers; in a training step
+//! forward and both backward passes, without the gradient of the images, which nobody computes.
 
 mod checkpoint;
 mod machine;
@@ -38,8 +40,9 @@ use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ferrotape_kernels::conv2d::winograd_from_env;
+use ferrotape_kernels::conv2d::{Conv2dDims, winograd_from_env};
 use ferrotape_kernels::isa::Isa;
+use rayon::ThreadPool;
 use rows::{Limits, Peers, Row, Timing};
 use serde_json::json;
 use workloads::{CONV_OPS, ConvData, GEMMS, GemmData, Network, STEPS, convs};
@@ -85,8 +88,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-const HELP: &str = "\
-usage: cargo bench --bench report -- [WORKLOAD ...] [OPTION ...]
+const HELP: &str = r#"usage: cargo bench --bench report -- [WORKLOAD ...] [OPTION ...]
 workloads: W1 matrix products, W2 convolutions, W3 small operations, W4 training steps,
            W5 inference, W7 checkpoints; all of them without a selection
   --list         print the names and operations that can be selected
@@ -94,11 +96,13 @@ workloads: W1 matrix products, W2 convolutions, W3 small operations, W4 training
   --op OP        only rows of this operation
   --threads N    with so many threads; may be repeated; 1 and 2 without it
   --json         one JSON object per row
-  --vs FILE      set peers' rows, one JSON object per line, beside ours; may be repeated
+  --vs FILE      set peers' rows, one JSON object per line, beside ours; may be repeated.
+                 "med" is in seconds; the other five say of what row:
+                 {"fw":"torch","wl":"W2","name":"C","op":"fwd","thr":1,"med":0.05}
 environment:
   FERROTAPE_ISA=scalar|avx2|avx512|neon   another instruction set
   FERROTAPE_WINOGRAD=0                    convolutions in direct loops only
-  FERROTAPE_BENCH_DIR=DIR                 where W7 saves";
+  FERROTAPE_BENCH_DIR=DIR                 where W7 saves 500 MB; without it Cargo's target/tmp"#;
 /// A convolution in all its directions.
 const ALL_OPS: &str = "fwd+bwd";
 const WORKLOADS: [&str; 6] = ["W1", "W2", "W3", "W4", "W5", "W7"];
@@ -134,6 +138,10 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("op") => options.op = Some(parser.value()?.string()?),
             Long("threads") => {
                 let threads = parser.value()?.parse::<NonZeroUsize>()?.get();
+                let most = rayon::max_num_threads();
+                if threads > most {
+                    return Err(format!("--threads {threads}: at most {most} work").into());
+                }
                 if !options.threads.contains(&threads) {
                     options.threads.push(threads);
                 }
@@ -152,16 +160,26 @@ fn parse() -> Result<Options, lexopt::Error> {
     }
     let selected =
         catalogue().into_iter().filter(|(workload, name, op)| options.selects(workload, name, op));
-    let selected: Vec<_> =
-        selected.map(|(workload, name, op)| format!("{workload} {name:<13} {op}")).collect();
-    if list {
-        selected.iter().all(print_line);
-        std::process::exit(0);
-    }
+    let selected: Vec<_> = selected.collect();
     if selected.is_empty() {
         return Err("no row has this workload, name and op: --list prints all there are".into());
     }
+    if list {
+        selected.iter().all(|(workload, name, op)| {
+            print_line(format_args!("{workload} {name:<15} {op:<14} {}", shape(workload, name)))
+        });
+        std::process::exit(0);
+    }
     Ok(options)
+}
+
+/// What the letter of a convolution stands for.
+fn shape(workload: &str, name: &str) -> String {
+    let conv = convs().into_iter().find(|(letter, _)| workload == "W2" && *letter == name);
+    conv.map_or(String::new(), |(_, Conv2dDims { n, c, h, w, o, kernel, stride, groups, .. })| {
+        let ([kh, kw], groups) = (kernel, if groups > 1 { ", depthwise" } else { "" });
+        format!("{n} images {c}x{h}x{w} -> {o} channels, {kh}x{kw}, stride {}{groups}", stride[0])
+    })
 }
 
 /// Workload, name and operation of all rows.
@@ -176,6 +194,14 @@ fn catalogue() -> Vec<(&'static str, String, &'static str)> {
     let inference = [("W5", "seednet-b1".to_owned(), "infer")];
     let checkpoints = checkpoint::rows().map(|(name, op)| ("W7", name, op));
     gemms.chain(convs).chain(small).chain(steps).chain(inference).chain(checkpoints).collect()
+}
+
+/// So many threads, or the end of the report.
+fn pool(threads: usize) -> ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap_or_else(|error| {
+        eprintln!("report: --threads {threads}: {error}");
+        std::process::exit(2)
+    })
 }
 
 /// Writes to standard output; whether there still is somebody who reads.
@@ -291,8 +317,7 @@ impl Report {
 
     fn workloads(&mut self) {
         for threads in self.options.threads.clone() {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.expect("threads can be started").install(|| {
+            pool(threads).install(|| {
                 self.w1(threads);
                 self.w2(threads);
                 self.w3(threads);
@@ -335,7 +360,12 @@ impl Report {
                 data.run();
                 data.check();
                 let timing = self.time(|| data.run());
-                self.print(Row::new("W1", &name, "gemm", threads, timing).flops(data.flops()));
+                let mut row = Row::new("W1", &name, "gemm", threads, timing).flops(data.flops());
+                if threads == 1 {
+                    let ratio = self.time(|| data.run_ndarray()).median() / row.median();
+                    row = row.beside("ndarray", ratio);
+                }
+                self.print(row);
             }
         }
     }
@@ -416,7 +446,8 @@ impl Report {
             .expect("the report can start itself");
         let text = String::from_utf8_lossy(&output.stdout);
         Row::from_json(text.trim()).unwrap_or_else(|| {
-            panic!("{workload} {name}: {}", String::from_utf8_lossy(&output.stderr))
+            eprintln!("report: {workload} {name}: {}", String::from_utf8_lossy(&output.stderr));
+            std::process::exit(1)
         })
     }
 }

@@ -43,6 +43,10 @@ impl Timing {
         Timing::new(times)
     }
 
+    pub(crate) fn median(&self) -> f64 {
+        self.0[self.0.len() / 2]
+    }
+
     /// Measured times, in seconds.
     pub(crate) fn new(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
@@ -81,13 +85,13 @@ impl Row {
         threads: usize,
         timing: Timing,
     ) -> Self {
-        let Timing(times) = timing;
+        let (median, Timing(times)) = (timing.median(), timing);
         Row {
             workload: workload.into(),
             name: name.into(),
             op: op.into(),
             threads,
-            median: times[times.len() / 2],
+            median,
             min: times[0],
             max: times[times.len() - 1],
             repetitions: times.len(),
@@ -127,6 +131,10 @@ impl Row {
         self.peers = ratios.collect();
         self.peers.sort_by(|a, b| a.1.total_cmp(&b.1));
         self
+    }
+
+    pub(crate) fn median(&self) -> f64 {
+        self.median
     }
 
     pub(crate) fn has_peers(&self) -> bool {
@@ -205,9 +213,11 @@ impl Row {
             self.gflops.map(|gf| gf / values[0].1).or(self.gbytes.map(|gbs| gbs / fastest))
         });
         let percent = part.map_or(String::new(), |part| format!("{:.0}%", 100.0 * part));
-        let peers = self.peers.iter().map(|(peer, ratio)| (peer.as_str(), *ratio));
-        let beside = self.ratio.into_iter().chain(peers);
-        let beside: Vec<_> = beside.map(|(what, ratio)| format!("{ratio:.2}x {what}")).collect();
+        let own = self.ratio.iter().map(|(what, ratio)| format!("{ratio:.2}x {what}"));
+        let peers = self.peers.iter().map(|(peer, ratio)| {
+            format!("{ratio:.2}x {peer} ({:.1} us)", 1e6 * ratio * self.median)
+        });
+        let beside: Vec<_> = own.chain(peers).collect();
         let Row { workload, name, op, threads, .. } = self;
         format!(
             "{workload:<8} {name:>12} {op:<12} {threads:>8} {:>9.1} us \
@@ -234,13 +244,14 @@ impl Peers {
             let row: Value = serde_json::from_str(line).map_err(|e| at(&e.to_string()))?;
             row["wl"].as_str().ok_or_else(|| at("no row of a benchmark, which has \"wl\""))?;
             // Rows of the machine's limits have none.
-            let median = row.get("med").map(|median| median.as_f64());
-            if median.is_some_and(|median| !median.is_some_and(|median| median > 0.0)) {
+            if let Some(median) = row.get("med")
+                && !median.as_f64().is_some_and(|seconds| seconds > 0.0)
+            {
                 return Err(at("\"med\" must be seconds, more than 0"));
             }
             self.0.push(row);
         }
-        Ok(())
+        if self.is_empty() { Err(format!("{}: no rows", path.display())) } else { Ok(()) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -65,6 +65,7 @@ impl Report {
             pool2d::max_backward(&mut dx, Write::Set, &dy, &codes, &d);
             let (want, want_codes) = reference::pool2d::max_forward(&wide(&x), &d);
             assert_close(name, &y, &want);
+            assert_eq!(codes, want_codes, "{name}: codes");
             assert_close(name, &dx, &reference::pool2d::max_backward(&wide(&dy), &want_codes, &d));
             self.small_op(name, "fwd", threads, 5 * len, || {
                 pool2d::max_forward(&mut y, Some(&mut codes), black_box(&x), &d);

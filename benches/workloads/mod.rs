@@ -15,6 +15,8 @@ use ferrotape_kernels::Write;
 use ferrotape_kernels::conv2d::{self, Conv2dDims};
 use ferrotape_kernels::gemm::{Mat, gemm};
 use ferrotape_kernels::reference;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 /// `m x k x n` of the matrix products.
 pub(crate) const GEMMS: [(usize, usize, usize); 12] = [
@@ -65,7 +67,7 @@ pub(crate) fn convs() -> Vec<(&'static str, Conv2dDims)> {
 /// The directions of a convolution.
 pub(crate) const CONV_OPS: [&str; 3] = ["fwd", "bwd_data", "bwd_weight"];
 
-/// Networks and batch sizes of the training steps; `seednet` is the article's network on 32 x 32
+/// Networks and batch sizes of the training steps; `seednet` is a small network on 32 x 32
 /// colour images.
 pub(crate) const STEPS: [(&str, usize); 6] = [
     ("seednet", 1),
@@ -217,6 +219,15 @@ impl GemmData {
     pub(crate) fn run(&mut self) {
         let (m, k, n) = self.size;
         gemm(&mut self.c, Write::Set, Mat::row_major(&self.a, m, k), Mat::row_major(&self.b, k, n));
+    }
+
+    /// The same product by `ndarray`, which is `matrixmultiply`'s.
+    pub(crate) fn run_ndarray(&mut self) {
+        let (m, k, n) = self.size;
+        let a = ArrayView2::from_shape((m, k), &self.a).expect("m x k");
+        let b = ArrayView2::from_shape((k, n), &self.b).expect("k x n");
+        let mut c = ArrayViewMut2::from_shape((m, n), &mut self.c).expect("m x n");
+        general_mat_mul(1.0, &a, &b, 0.0, &mut c);
     }
 
     /// Compares the first, the middle and the last row of the product with the naive twin. The

@@ -11,7 +11,7 @@
 //! pool's other users apart from idleness, nobody stays longer than [`AT_MOST`] at once. Both leave
 //! word, so that the next cut asks again.
 //!
-//! Two threads, training step of the article's network, in turns: 180 -> 146 us for 4 images; for
+//! Two threads, training step of the benches' `seednet`, in turns: 180 -> 146 us for 4 images; for
 //! 32 in one hour 777 -> 635, in another 642 -> 600. Inference of one image 22 -> 18.4.
 
 use crate::tuning::par::{AT_MOST, AWAKE};

@@ -9,11 +9,12 @@
 //! | a thread's rows of A are at most RESIDENT floats | `resident`: the loops below, inside out |
 //! | everything else | `packed`: the loops below |
 //!
-//! Short is fewer rows than one for each DOT_DEPTH of depth (`dots`), or than SHORT; where B has
-//! more than NEAR floats, than FAR_SHORT. Small is at most SMALL floats. `unpacked` copies the last
-//! panel of B if it is narrow, goes row by row up to a depth of SHALLOW, and takes 8 or 4 vectors of
-//! columns at a time for one or two rows (`across`). The packed ones read A where it lies if its
-//! rows are contiguous and C has at most FEW columns.
+//! Short for `dots` is fewer rows than depth / DOT_DEPTH, kept within DOT_SHORT; for `unpacked`,
+//! than SHORT; for either, where B has more than NEAR floats, than FAR_SHORT. Small is at most
+//! SMALL floats. `unpacked` copies the last panel of B if it is narrow, goes row by row up to a
+//! depth of SHALLOW, and takes 8 or 4 vectors of columns at a time for one or two rows (`across`).
+//! The packed ones read A where it lies if its rows are contiguous and the thread has at most FEW
+//! columns of C.
 //!
 //! ```text
 //! loop 5: jc over n by NC        the columns whose packed B fits the L3 cache
@@ -24,13 +25,13 @@
 //!           tile: C[sliver, panel] += sliver * panel, over KC, in registers
 //! ```
 //!
-//! The numbering is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix
-//! Multiplication" (2008).
+//! KC is `tile::PANEL` divided by the width of a panel, at most. The numbering is that of Goto and
+//! van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 
 #![allow(clippy::too_many_arguments)] // a matrix is a pointer and a step
 
 use crate::{
-    Write,
+    Write, elements,
     isa::Isa,
     par::{self, Shared, Work},
     scratch,
@@ -87,6 +88,8 @@ impl<'a> Mat<'a> {
 
     #[track_caller]
     fn check(&self, name: &str) {
+        // With strides of 0 a short slice can be a matrix beyond all memory, but not its panels.
+        elements(&[self.rows, self.cols, MAX_ROWS.max(VECTORS * MAX_LANES)]);
         if self.rows > 0 && self.cols > 0 {
             let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
             let [row, col] = [last(self.rows, self.row_stride), last(self.cols, self.col_stride)];
@@ -130,7 +133,7 @@ pub fn gemm(c: &mut [f32], write: Write, a: Mat, b: Mat) {
     }
     let isa = Isa::current();
     let out = Shared(c.as_mut_ptr());
-    let work = Work::MultiplyAdds(m * k * n);
+    let work = Work::MultiplyAdds(m.saturating_mul(k).saturating_mul(n));
     // Cut the longer side of C, by whole tiles.
     let by_rows = m >= n;
     let (side, step) = if by_rows { (m, MAX_ROWS) } else { (n, VECTORS * MAX_LANES) };

@@ -13,7 +13,7 @@
 //!   for each run: the sums of dy and dy * normal;  for each run: dx
 //! ```
 //!
-//! Planes shorter than a vector (such as the single numbers of `[n, c]` data) are first gathered
+//! Planes shorter than 8 (such as the single numbers of `[n, c]` data) are first gathered
 //! into one long plane per channel.
 
 use crate::{

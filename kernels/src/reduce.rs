@@ -1,7 +1,7 @@
 //! Sums: of everything, or along chosen axes.
 //!
 //! Rounding errors of a sum grow with the number of additions that one accumulator sees, so each
-//! sum is made in two levels: runs of a few thousand numbers in `f32`, at vector speed, and their
+//! sum is made in two levels: runs of about a thousand numbers in `f32`, at vector speed, and their
 //! totals in `f64`. The order of additions depends on the shape and the instruction set only.
 //!
 //! ```text
@@ -102,7 +102,7 @@ impl SimdKernel for SumSquares<'_> {
     }
 }
 
-/// The sum of a few thousand numbers, in four vectors of partial sums.
+/// The sum of numbers that are few enough for `f32`, in four vectors of partial sums.
 #[inline(always)]
 pub(crate) fn sum_short<S: Simd>(s: S, x: &[f32]) -> f32 {
     let mut sums = [s.zero(); 4];

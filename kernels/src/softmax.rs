@@ -8,6 +8,8 @@
 //! for each row:                                           (threads split these)
 //!   its largest value;  the sum of exp(x - largest);  y   three passes over a row, L1
 //! ```
+//!
+//! There is one path for rows of any length.
 
 use crate::{
     Write,

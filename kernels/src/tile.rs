@@ -7,6 +7,8 @@
 //!   matrix multiplication; with the pixels of an image as rows and a table of kernel taps as
 //!   offsets it is a convolution, for any padding, stride and dilation, and no matrix of patches is
 //!   ever built.
+//! - [`spread`]: `acc[r][v] += w[k][r] * x[v][k]`, with `x` read as vectors from anywhere and `w` one
+//!   float at a time: the pixels, or images, are in the lanes.
 //! - [`dot`]: `acc[i][j] += a[i][k..] . b[j][k..]`, both read as vectors along `k`; the lanes are
 //!   summed at the end.
 //!
@@ -160,7 +162,8 @@ pub(crate) unsafe fn spread<S: Simd, const R: usize, const V: usize>(
 /// * LANES` columns.
 ///
 /// # Safety
-/// `cols` floats at `c + i * c_step` must be writable for every `i < R`.
+/// `cols` floats at `c + i * c_step` must be writable for every `i < R`, and readable if they are
+/// added to.
 #[inline(always)]
 pub(crate) unsafe fn emit<S: Simd, const R: usize, const V: usize>(
     s: S,
@@ -291,7 +294,8 @@ pub(crate) fn transpose<S: Simd>(s: S, square: &mut [S::F32; 16]) {
 ///
 /// # Safety
 /// `cols` floats must be readable at `from + r * from_step` for `r < rows`, and `rows` floats
-/// writable at `to + c * to_step` for `c < cols`; the two must not overlap.
+/// writable at `to + c * to_step` for `c < cols`, and readable if they are added to; the two must
+/// not overlap.
 #[inline(always)]
 pub(crate) unsafe fn transpose_into<S: Simd>(
     s: S,

@@ -1,13 +1,16 @@
 //! The numbers that were found by measuring, with what was measured.
 //!
-//! On one core of a virtual machine, single precision, medians, in GFLOP/s unless it says
-//! otherwise: of a Zen 3 with AVX2 (32 KiB of L1, 512 KiB of L2), whose peak is 98 GFLOP/s, or,
-//! where it says Zen 4, of that with AVX-512 (32 KiB of L1, 1 MiB of L2), whose peak is 115. They
-//! are no part of any result's meaning, but they are part of its bits: they decide where a sum is
-//! cut.
+//! Each on one core of a virtual machine, single precision, medians; in GFLOP/s unless it says
+//! otherwise, which count the products of the direct algorithm, so that leaving some out can be
+//! above the peak:
 //!
-//! A Xeon (Emerald Rapids: 48 KiB of L1, 2 MiB of L2, peak 170 with AVX-512) is the most sensitive
-//! to some of them: its ratios are medians of pairs taken in turns in one process.
+//! - without a name a Zen 3 with AVX2: 32 KiB of L1, 512 KiB of L2, peak 98;
+//! - Zen 4 with AVX-512, unless AVX2 stands there: 32 KiB of L1, 1 MiB of L2, peak 115;
+//! - Xeon (Emerald Rapids) with AVX-512: 48 KiB of L1, 2 MiB of L2, peak 170; its ratios are medians
+//!   of pairs taken in turns in one process.
+//!
+//! They are no part of any result's meaning, but they are part of its bits: they decide where a sum
+//! is cut.
 //!
 //! To measure anew: change one, and `cargo bench --bench report -- W1 W2 --threads 1`. Where no
 //! figure stands, none was kept. The errors are those that
@@ -54,18 +57,20 @@ pub(crate) mod gemm {
     /// Zen 4, 512 x 512, not packed and packed: 116 and 95 (AVX2 87 and 85) for 32 rows, 116 and
     /// 101 (AVX2 92 and 98) for 48.
     pub(crate) const SHORT: usize = 48;
-    /// The same where B is beyond L2 and L3, which a part of each of its rows leaves at every
-    /// panel: Zen 4, 2048 x 2048, 8 rows 24 and 22 (AVX2 21 and 29), 16 rows 34 and 46 (AVX2 17 and
-    /// 41).
+    /// The same where B is too large for L2 and L3: read where it lies, each panel takes a few
+    /// floats of every row, and the rest of their cache lines is gone before the next panel asks
+    /// for it. Zen 4, 2048 x 2048, not packed and packed: 8 rows 24 and 22 (AVX2 21 and 29), 16
+    /// rows 34 and 46 (AVX2 17 and 41).
     pub(crate) const FAR_SHORT: usize = 8;
-    /// Floats up to which B is not there: the 2^22 of [`FAR_SHORT`] are, 2^21 (8 MiB) were not.
+    /// Floats of a B that L2 and L3 still hold, 8 MiB: 2^21 behave as [`SHORT`] says, 2^22 as
+    /// [`FAR_SHORT`].
     pub(crate) const NEAR: usize = 1 << 21;
     /// Where a B is transposed, dot products do without packing it, but sum the lanes of each: they
-    /// pay for fewer rows than one for so many of depth. Zen 4, dot products and packed: 64 rows
+    /// pay where A has fewer rows than depth / DOT_DEPTH. Zen 4, dot products and packed: 64 rows
     /// 107 and 105 (AVX2 97 and 101) at depth 512, 87 and 107 (92 and 103) at 128; 48 rows 71 and
     /// 102 (78 and 95) at 64; 80 rows 107 and 96 (106 and 99) at 1176.
     pub(crate) const DOT_DEPTH: usize = 8;
-    /// At least and at most so many rows: Zen 4, 16 by depth 128 88 and 82, 96 by 3136 80 and 104.
+    /// The bounds of that quotient: Zen 4, 16 rows at depth 128 88 and 82, 96 at 3136 80 and 104.
     pub(crate) const DOT_SHORT: RangeInclusive<usize> = 16..=96;
     /// For so few columns of C, rows of A are not packed if contiguous: Zen 4, 512 x 512, not
     /// packed and packed: 115 and 109 (AVX2 110 and 106) for 256 columns, 109 and 110 for 512.
@@ -88,9 +93,10 @@ pub(crate) mod conv2d {
     pub(crate) const BLOCK: usize = 512;
     /// Images are swept together up to so many pixels.
     pub(crate) const AT_ONCE: usize = 256;
-    /// Pixels in a block of the sums for the weights: a panel of `dy` is 512 x 16 floats = 32 KiB.
-    /// 64 channels of 56 x 56: 90 at 64, 91 at 128, 92 at 256, 94 at 512; 128 channels with stride
-    /// 2: 81, 87, 90, 90.
+    /// Pixels in a block of the sums for the weights: a panel of `dy` is 512 x 16 floats = 32 KiB
+    /// with AVX2, 64 with AVX-512, which come from L2: on the Xeon 256 are between 0.95 and 1.03
+    /// times as fast. 64 channels of 56 x 56: 90 at 64, 91 at 128, 92 at 256, 94 at 512; 128
+    /// channels with stride 2: 81, 87, 90, 90.
     pub(crate) const PIXELS: usize = 512;
     /// Vectors of pixels that all output channels visit while their part of the image is hot: a
     /// multiple of every V.
@@ -136,10 +142,9 @@ pub(crate) mod cost {
 
 /// See `conv2d/images`.
 pub(crate) mod images {
-    /// Floats of an image and the gradient of its output between which all sums of a row of the
-    /// window are made: 32 KiB. Zen 4, 12 channels of 8 x 8, 7 x 7 to 12: 121 at 2^11,
-    /// 118 at 2^12, 154 at 2^13 and beyond; 3 of 32 x 32, 5 x 5 to 6: 77 up to 2^13, 55 where it
-    /// has no end.
+    /// Floats of `x` and `dy`, for a vector of images, in the rows that are summed at a time: 32
+    /// KiB. Zen 4, 12 channels of 8 x 8, 7 x 7 to 12: 121 at 2^11, 118 at 2^12, 154 at 2^13 and
+    /// beyond; 3 of 32 x 32, 5 x 5 to 6: 77 up to 2^13, 55 where it has no end.
     pub(crate) const IN_L1: usize = 1 << 13;
 }
 
@@ -199,7 +204,7 @@ pub(crate) mod par {
 
     /// Below this many multiply-adds a second thread does not pay: 2^20 take 20 us on one core at
     /// 100 GFLOP/s, and what another core has to read from this one's cache, and back, takes nearly
-    /// as long. Zen 4, two threads, training step of the article's network for 4 images: 223 us at
+    /// as long. Zen 4, two threads, training step of the benches' `seednet` for 4 images: 223 us at
     /// 2^19, 140 at 2^20, 159 at 2^21; for 32 images 630 to 660 at all three.
     pub(crate) const MIN_MULTIPLY_ADDS: usize = 1 << 20;
     /// The same for elements, 2^17 floats in and out of the L2 cache take about 10 us: for 32
@@ -212,8 +217,8 @@ pub(crate) mod par {
     /// How long threads wait for more work: longer than the pauses in the training step of a small
     /// network, in which one thread works alone. Nothing is gained by a whole millisecond.
     pub(crate) const AWAKE: Duration = Duration::from_micros(200);
-    /// How long they wait without a look at what they were doing before. To ask again costs a few
-    /// microseconds, and a thread that sleeps until then is woken once.
+    /// After so long a thread that stays awake goes back to where it was called, as somebody there
+    /// may be waiting for something else; the next cut asks it again, which takes microseconds.
     pub(crate) const AT_MOST: Duration = Duration::from_millis(5);
 }
 

@@ -352,18 +352,23 @@ fn the_same_bits_on_any_number_of_threads() {
         dims(5, 32, [16, 16], 48, 1, 1, 0),
         dims(7, 24, [28, 28], 1, 3, 1, 1),
         dims(2, 64, [17, 17], 64, 3, 2, 1),
+        Conv2dDims { dilation: [2; 2], groups: 2, ..dims(7, 24, [20, 20], 40, 3, 1, 1) },
         depthwise,
     ] {
-        Case { bias: None, ..Case::new(&mut random, d) }.each(|op, len, _, kernel, _| {
+        Case::new(&mut random, d).each(|op, len, _, kernel, _| {
             if op == "backward_bias" {
                 return;
             }
             let work = Work::MultiplyAdds(d.flops() / 2);
-            assert_same_bits(&format!("conv2d::{op} {d:?}"), work, || {
-                let mut out = vec![0.0; len];
-                kernel(&mut out, Write::Set);
-                out
-            });
+            let same_bits = || {
+                assert_same_bits(&format!("conv2d::{op} {d:?}"), work, || {
+                    let mut out = vec![0.0; len];
+                    kernel(&mut out, Write::Set);
+                    out
+                });
+            };
+            same_bits();
+            without_winograd(same_bits);
         });
     }
     let d = dims(6, 1, [28, 28], 33, 3, 1, 1);

@@ -26,14 +26,14 @@ fn softmax_and_its_logarithm_equal_the_naive_twins() {
             for scale in [1.0, 30.0] {
                 let x: Guarded = random(rows * cols, 1).iter().map(|v| v * scale).collect();
                 let dy = random(rows * cols, 2);
-                let y = output(x.len(), |y| softmax_forward(y, &x, rows, cols));
+                let y = Guarded::new(&output(x.len(), |y| softmax_forward(y, &x, rows, cols)));
                 // The rounding of x - max is a relative error of its exponential.
                 let relative = 2e-7 * f64::from(5.0 + scale);
                 assert_near(&y, &naive::softmax(&f64s(&x), cols), 1e-38, relative);
                 let dx = both_writes(x.len(), |dx, w| softmax_backward(dx, w, &dy, &y, rows, cols));
                 assert_near(&dx, &naive::softmax_backward(&f64s(&dy), &f64s(&y), cols), 5e-7, 0.0);
 
-                let y = output(x.len(), |y| log_softmax_forward(y, &x, rows, cols));
+                let y = Guarded::new(&output(x.len(), |y| log_softmax_forward(y, &x, rows, cols)));
                 assert_near(&y, &naive::log_softmax(&f64s(&x), cols), 4e-7, 2e-7);
                 let dx =
                     both_writes(x.len(), |dx, w| log_softmax_backward(dx, w, &dy, &y, rows, cols));
@@ -60,6 +60,7 @@ fn cross_entropy_equals_the_naive_twin() {
                         );
                     });
                 });
+                let log_probs = Guarded::new(&log_probs);
                 let s = f64::from(smoothing);
                 let expected = naive::cross_entropy(&f64s(&logits), &targets, s, c);
                 assert_near(&losses, &expected, 1e-6, 1e-6);

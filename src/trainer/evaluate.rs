@@ -106,10 +106,20 @@ pub(super) fn loss<'p>(g: &mut Graph<'_, 'p>, output: Var, batch: &'p Batch) -> 
 /// If the model does not accept the data's examples, or does not have an output for each class or
 /// value.
 pub fn evaluate(model: &impl Module, params: &Params, data: &dyn Dataset) -> Evaluation {
-    let mut tape = Tape::new();
-    Evaluator { tape: &mut tape, interrupt: &Interrupt::never() }
-        .run(model, params, data, (0..data.len()).collect())
-        .expect("cannot be interrupted")
+    in_pool(|| {
+        let mut tape = Tape::new();
+        Evaluator { tape: &mut tape, interrupt: &Interrupt::never() }
+            .run(model, params, data, (0..data.len()).collect())
+            .expect("cannot be interrupted")
+    })
+}
+
+/// Runs `f` on a thread of the pool: from outside, each parallel operation would have to wake the
+/// pool and be woken by it, which takes longer than many an operation.
+pub(super) fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    let mut result = None;
+    rayon::scope(|_| result = Some(f()));
+    result.expect("the scope has run")
 }
 
 /// The class probabilities of each example in `input`, `[n, ..]`, prepared as by [`Dataset::read`]:
@@ -133,14 +143,16 @@ fn answer(
     model: &impl Module,
     params: &Params,
     input: &crate::Tensor,
-    read: impl FnOnce(&mut Graph<'_, '_>, Var) -> Var,
+    read: impl FnOnce(&mut Graph<'_, '_>, Var) -> Var + Send,
 ) -> Vec<f32> {
-    let mut tape = Tape::new();
-    let mut g = Graph::eval(&mut tape, params);
-    let x = g.input(input);
-    let output = model.forward(&mut g, x);
-    let answer = read(&mut g, output);
-    g.value(answer).to_vec()
+    in_pool(|| {
+        let mut tape = Tape::new();
+        let mut g = Graph::eval(&mut tape, params);
+        let x = g.input(input);
+        let output = model.forward(&mut g, x);
+        let answer = read(&mut g, output);
+        g.value(answer).to_vec()
+    })
 }
 
 /// Evaluates with a tape that is kept, and gives up when interrupted.

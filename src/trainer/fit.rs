@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::clock::Clock;
-use super::evaluate::{Evaluation, Evaluator, check_model};
+use super::evaluate::{Evaluation, Evaluator, check_model, in_pool};
 use super::saver::{Report, Saver};
 use super::state::{self, Position};
 use super::step::{NonFinite, Stepper, Taken};
@@ -49,11 +49,7 @@ impl<M: Module> Trainer<M> {
     /// [`VALUE_METRICS`]: super::VALUE_METRICS
     /// [`Resume`]: super::Resume
     pub fn fit(self, train: &dyn Dataset, valid: &dyn Dataset) -> Result<Outcome<M>> {
-        // On a thread of the pool: from outside, each parallel operation would have to wake the
-        // pool and be woken by it, which takes longer than many an operation.
-        let mut outcome = None;
-        rayon::scope(|_| outcome = Some(self.fit_in_pool(train, valid)));
-        outcome.expect("the scope has run")
+        in_pool(|| self.fit_in_pool(train, valid))
     }
 
     fn fit_in_pool(mut self, train: &dyn Dataset, valid: &dyn Dataset) -> Result<Outcome<M>> {

@@ -6,6 +6,7 @@ use crate::{
     Write,
     isa::Isa,
     par::{self, Work},
+    reduce,
     simd::{Simd, SimdKernel},
 };
 
@@ -29,7 +30,6 @@ pub fn backward_bias(db: &mut [f32], write: Write, dy: &[f32], d: &Conv2dDims) {
     });
 }
 
-/// The sum of a slice, in four vectors of partial sums.
 struct Sum<'a>(&'a [f32]);
 
 impl SimdKernel for Sum<'_> {
@@ -37,12 +37,6 @@ impl SimdKernel for Sum<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
-        let mut sums = [s.zero(); 4];
-        for four in self.0.chunks(4 * S::LANES) {
-            for (sum, x) in sums.iter_mut().zip(four.chunks(S::LANES)) {
-                *sum = s.add(*sum, s.read(x));
-            }
-        }
-        s.reduce_sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])))
+        reduce::sum_short(s, self.0)
     }
 }

@@ -6,8 +6,8 @@
 use super::{Conv2dDims, images};
 use crate::{isa::Isa, tuning::cost::*};
 
-/// The sums of an output: `taps` products for each of `lanes` channels in each group, on a grid of
-/// pixels.
+/// The sums of an output: `taps` products for each of `out_channels` channels in each group, on a
+/// grid of pixels.
 pub(super) struct Sums<'a> {
     d: &'a Conv2dDims,
     pub(super) out_channels: usize,

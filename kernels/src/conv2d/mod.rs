@@ -23,9 +23,9 @@
 //! `sweep.rs` is what the engines of forward and `dx` have in common, `planes.rs` the padded
 //! copies. No matrix of patches is ever built.
 //!
-//! Which one runs is decided by the shape and the length of a vector: 1 x 1 kernels are products,
-//! then `winograd::pays` is asked, then `rows::pays`, and among the others `cost.rs` knows which is
-//! fastest.
+//! Which one runs is decided by the shape and the length of a vector: 1 x 1 kernels of stride 1
+//! without padding are products, but for `dw`; then `winograd::pays` is asked, then `rows::pays`,
+//! and among the others `cost.rs` knows which is fastest.
 
 mod backward_bias;
 mod backward_input;

@@ -25,7 +25,7 @@
 //! Fast paths: images are read where they lie unless there is padding or stride, or the last vector
 //! reached beyond them; columns are sorted two vectors at a time for stride 2.
 //!
-//! There are 8 to 12 accumulators for any R: 6 x 2, 4 x 2, 3 x 3, 2 x 6, and 1 x 8 for one channel.
+//! With 16 registers or more there are 8 to 12 accumulators: 6, 5 and 4 x 2, 3 x 3, 2 x 6, 1 x 8.
 //! (4 x 3 and 3 x 4 would need all 16 registers, and one accumulator ends up on the stack.)
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
@@ -47,6 +47,11 @@ use std::ops::Range;
 
 /// Computes `out [images, groups * out_channels, channel]`.
 pub(super) fn run(sweep: &mut Sweep, out: Shared) {
+    let channel = sweep.channel;
+    assert!(
+        u32::try_from(channel).is_ok(),
+        "conv2d: an output plane of {channel} pixels is beyond 2^32 - 1"
+    );
     for phase in &mut sweep.phases {
         phase.taps.sort_by_key(|tap| tap.row);
     }

@@ -8,7 +8,7 @@
 //! for each run of images:                 (threads split panels of output channels, or taps)
 //!   copy them with zeros around           (unless there is no padding)
 //!   for each block of pixels:
-//!     transpose dy into panels [pixel][two vectors of output channels], L1
+//!     transpose dy into panels [pixel][two vectors of output channels], L1, L2
 //!     for each panel, for each R taps:
 //!       tile: sums[R, panel] += image[pixel + tap] * dy[pixel], over the block, in registers
 //! transpose the sums into dw[o][tap]

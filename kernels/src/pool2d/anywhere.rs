@@ -2,7 +2,8 @@
 //!
 //! Forward, a vector holds neighbouring windows of an output row and visits their places together,
 //! which takes windows that don't reach into the padding on the left or right; those that do go
-//! one by one. Backward, one by one.
+//! one by one. Backward, one by one. Fast paths: strides of 1 and 2 along the rows are loads and
+//! deinterleaved loads; others are gathered.
 
 use super::{Pool2dDims, back_up, better};
 use crate::{

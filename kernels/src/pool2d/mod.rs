@@ -84,13 +84,13 @@ impl Pool2dDims {
                 "{op}: {name} has {len} values, {expected} expected by {self:?}"
             );
         }
+        let area = crate::elements(&self.kernel);
         if let Some(len) = codes {
             let expected = self.y_len();
             assert!(
                 len == expected,
                 "{op}: codes has {len} bytes, {expected} expected by {self:?}"
             );
-            let area = self.kernel[0] * self.kernel[1];
             assert!(area <= 256, "{op}: a window of {area} places does not fit a byte");
         }
     }

@@ -10,6 +10,8 @@
 //!             the taps inside the image; those in one row of the window lie one after the other
 //!     transpose the tiles into out[image][channel][pixel]
 //! ```
+//!
+//! There is one path; only the last vectors of a batch may be partly empty.
 
 #![allow(clippy::needless_range_loop)] // index loops over small arrays read like the formulas
 

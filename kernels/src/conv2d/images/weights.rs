@@ -10,6 +10,8 @@
 //!         tile: sums[R, 2] += dy[pixel][R] * x[pixel + tap][2], over the pixels, in registers
 //!   sum the lanes into dw
 //! ```
+//!
+//! There is one path; only the last vector of a batch may be partly empty.
 
 use super::{
     super::{Conv2dDims, sweep::by_group},

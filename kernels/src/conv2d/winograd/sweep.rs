@@ -8,6 +8,8 @@
 //!     products[place][tile][channel out] = inputs * panel, over channels, in registers
 //!   A' products A, plus bias, transposed into y
 //! ```
+//!
+//! There is one path for each transform; blocks are larger where the kernels come from memory.
 
 use super::{
     Block, Layout, Strip, Tiles, Tiling, Window, reach,

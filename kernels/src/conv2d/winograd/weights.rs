@@ -11,6 +11,8 @@
 //!   dw += G' sums G, transposed
 //! ```
 //!
+//! There is one path for each transform; blocks are larger where the sums come from memory.
+//!
 //! A number is one of the transformed kernel's: places that take the same one share a sum.
 //!
 //! So a sum over many tiles is made on three levels, in a block, in 16 blocks and in `dw`, and
