@@ -14,7 +14,7 @@
 //! Two threads, training step of the benches' `seednet`, in turns: 180 -> 146 us for 4 images; for
 //! 32 in one hour 777 -> 635, in another 642 -> 600. Inference of one image 22 -> 18.4.
 
-use crate::tuning::par::{AT_MOST, AWAKE};
+use crate::tuning::par::{AT_MOST, AWAKE, UNANSWERED};
 use std::{
     cell::Cell,
     ptr,
@@ -38,9 +38,6 @@ thread_local! {
 
 /// Some thread does not stay awake any more: ask again.
 const AGAIN: u64 = 1;
-
-/// Questions that may be under way: those to a thread whose work never waits would fill the memory.
-const UNANSWERED: usize = 8;
 
 /// Nanoseconds since some moment.
 fn now() -> u64 {

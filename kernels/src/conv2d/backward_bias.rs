@@ -16,8 +16,8 @@ use crate::{
 /// If a slice has another length than `d` says, or `d` is no convolution (see [`Conv2dDims`]).
 #[track_caller]
 pub fn backward_bias(db: &mut [f32], write: Write, dy: &[f32], d: &Conv2dDims) {
-    d.check("backward_bias", &[]);
-    d.check("backward_bias", &[("db", db.len(), d.o), ("dy", dy.len(), d.y_len())]);
+    d.check("backward_bias");
+    d.check_lengths("backward_bias", &[("db", db.len(), d.o), ("dy", dy.len(), d.y_len())]);
     let isa = Isa::current();
     let pixels = d.oh() * d.ow();
     par::split(Work::Elements(dy.len()), d.o, db, |channels, db| {

@@ -23,8 +23,8 @@ use crate::Write;
 /// If a slice has another length than `d` says, or `d` is no convolution (see [`Conv2dDims`]).
 #[track_caller]
 pub fn backward_input(dx: &mut [f32], write: Write, dy: &[f32], w: &[f32], d: &Conv2dDims) {
-    d.check("backward_input", &[]);
-    d.check(
+    d.check("backward_input");
+    d.check_lengths(
         "backward_input",
         &[("dx", dx.len(), d.x_len()), ("dy", dy.len(), d.y_len()), ("w", w.len(), d.w_len())],
     );

@@ -15,8 +15,8 @@ use crate::Write;
 /// If a slice has another length than `d` says, or `d` is no convolution (see [`Conv2dDims`]).
 #[track_caller]
 pub fn backward_weight(dw: &mut [f32], write: Write, dy: &[f32], x: &[f32], d: &Conv2dDims) {
-    d.check("backward_weight", &[]);
-    d.check(
+    d.check("backward_weight");
+    d.check_lengths(
         "backward_weight",
         &[("dw", dw.len(), d.w_len()), ("dy", dy.len(), d.y_len()), ("x", x.len(), d.x_len())],
     );

@@ -44,7 +44,7 @@ impl<'a> Sums<'a> {
     pub(super) fn in_pixels(&self) -> Option<usize> {
         (self.out_channels.min(6) * self.taps < PIXELS_WEIGHTS).then(|| {
             let products = self.out_channels * (self.taps + PIXELS_WRITING) * self.whole_rows();
-            products * 9 / 8 + self.sorting
+            times(products, PIXELS_PRODUCTS) + self.sorting
         })
     }
 
@@ -52,30 +52,30 @@ impl<'a> Sums<'a> {
     pub(super) fn in_dots(&self) -> Option<usize> {
         (self.out_channels * self.taps < DOTS_SUMS).then(|| {
             let products = self.out_channels * (self.taps + DOTS_READING) * self.whole_rows();
-            products * 5 / 4 + self.sorting
+            times(products, DOTS_PRODUCTS) + self.sorting
         })
     }
 
     /// `images/sweep.rs`
     pub(super) fn in_images(&self) -> Option<usize> {
-        self.batch(1, 1)
+        self.batch([1, 1])
     }
 
-    /// `images/weights.rs`: two input channels at a time; a fifth is for reading and writing the
-    /// sums with every few rows.
+    /// `images/weights.rs`: two input channels at a time.
     pub(super) fn in_images_for_weights(&self) -> Option<usize> {
         let channels = self.d.c_group();
-        self.batch(channels.next_multiple_of(2) * 6, channels * 5)
+        let [numerator, denominator] = IMAGES_WEIGHTS_PRODUCTS;
+        self.batch([channels.next_multiple_of(2) * numerator, channels * denominator])
     }
 
     /// Lanes are images, by 16, where a batch fits L2 and there are channels enough to keep the
     /// multipliers busy. The products are multiplied with a fraction.
-    fn batch(&self, numerator: usize, denominator: usize) -> Option<usize> {
+    fn batch(&self, fraction: [usize; 2]) -> Option<usize> {
         let Conv2dDims { n, c, h, w, o, .. } = *self.d;
         let (x, y) = (c * h * w, o * self.d.oh() * self.d.ow());
         let fits = x <= IMAGES_INPUT && y <= IMAGES_OUTPUT && self.out_channels >= IMAGES_LANES;
         (images::can(self.d) && fits).then(|| {
-            let products = images::products(self.d) * numerator / denominator;
+            let products = times(images::products(self.d), fraction);
             (products + IMAGES_MOVING * (x + y)) * n.next_multiple_of(16) / n
         })
     }
@@ -85,4 +85,8 @@ impl<'a> Sums<'a> {
         let lanes = Isa::current().lanes();
         self.d.groups * self.grid[0] * self.grid[1].next_multiple_of(lanes)
     }
+}
+
+fn times(products: usize, [numerator, denominator]: [usize; 2]) -> usize {
+    products * numerator / denominator
 }

@@ -19,13 +19,13 @@ use crate::Write;
 /// If a slice has another length than `d` says, or `d` is no convolution (see [`Conv2dDims`]).
 #[track_caller]
 pub fn forward(y: &mut [f32], x: &[f32], w: &[f32], bias: Option<&[f32]>, d: &Conv2dDims) {
-    d.check("forward", &[]);
-    d.check(
+    d.check("forward");
+    d.check_lengths(
         "forward",
         &[("y", y.len(), d.y_len()), ("x", x.len(), d.x_len()), ("w", w.len(), d.w_len())],
     );
     if let Some(bias) = bias {
-        d.check("forward", &[("bias", bias.len(), d.o)]);
+        d.check_lengths("forward", &[("bias", bias.len(), d.o)]);
     }
     if y.is_empty() {
         return;

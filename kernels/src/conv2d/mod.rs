@@ -154,8 +154,9 @@ impl Conv2dDims {
         self.kernel == [3, 3] && self.stride == [stride; 2] && self.dilation == [1, 1]
     }
 
+    /// Panics unless this is a convolution; before it, no length may be asked for.
     #[track_caller]
-    fn check(&self, op: &str, lengths: &[(&str, usize, usize)]) {
+    fn check(&self, op: &str) {
         let Self { n, c, h, w, o, kernel, stride, padding, dilation, groups } = self;
         let sizes = [[*n, *c], [*h, *w], [*o, *groups], *kernel, *stride, *padding, *dilation];
         assert!(
@@ -177,6 +178,10 @@ impl Conv2dDims {
             u32::try_from(weights).is_ok(),
             "conv2d::{op}: a group has {weights} weights, at most 2^32 - 1 work, in {self:?}"
         );
+    }
+
+    #[track_caller]
+    fn check_lengths(&self, op: &str, lengths: &[(&str, usize, usize)]) {
         for (name, found, expected) in lengths {
             assert_eq!(
                 found, expected,
